@@ -1,0 +1,312 @@
+//! One connection's life: read frames, run them in order, answer in order. Started by `server.rs`.
+//!
+//! Order (as clients rely on): only a produce overlaps a produce; any other request begins when all earlier
+//! ones are answered; nothing begins behind a parked fetch. Reading stops at `MAX_IN_FLIGHT` requests or
+//! `MAX_IN_FLIGHT_BYTES` of them, so a connection holds a bounded number of bytes. Every wait has an end: a
+//! frame must be complete `FRAME_TIMEOUT` after its first byte, an answer must make progress within
+//! `WRITE_TIMEOUT`, and an idle connection ends after `connections.max.idle.ms`.
+
+use std::io::IoSlice;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
+use ottla_protocol::frame::{FrameCodec, FrameError, FrameLimits};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tokio_util::codec::FramedRead;
+use tokio_util::sync::CancellationToken;
+
+use crate::router::{self, Answer, Order, Origin, Reply};
+
+/// Requests of one connection that may wait for their answers.
+const MAX_IN_FLIGHT: usize = 64;
+
+/// Bytes of requests of one connection that may wait for their answers; one request may exceed it.
+const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
+
+/// From the first byte of a frame to its last.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest time that an answer may make no progress.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What one connection may hold before its first frame is known.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+
+/// Pieces handed to the system in one call.
+const PIECES: usize = 64;
+
+/// Why a connection ended; a metric label.
+type Cause = &'static str;
+
+type Frames = FramedRead<OwnedReadHalf, FrameCodec>;
+
+struct InFlight {
+    bytes: usize,
+    replies: FuturesOrdered<BoxFuture<'static, (usize, Reply)>>,
+}
+
+/// Serves a connection to its end and says why it ended.
+pub async fn serve(
+    stream: TcpStream,
+    origin: Origin,
+    limits: FrameLimits,
+    idle: Duration,
+    stop: CancellationToken,
+) -> Cause {
+    let (read, write) = stream.into_split();
+    let frames = FramedRead::with_capacity(read, FrameCodec::new(limits), READ_BUFFER_BYTES);
+    let connection = Connection {
+        frames,
+        write,
+        origin,
+        idle,
+        stop,
+        in_flight: InFlight {
+            bytes: 0,
+            replies: FuturesOrdered::new(),
+        },
+        next: None,
+    };
+    match connection.run().await {
+        Ok(never) => match never {},
+        Err(cause) => cause,
+    }
+}
+
+struct Connection {
+    frames: Frames,
+    write: OwnedWriteHalf,
+    origin: Origin,
+    idle: Duration,
+    stop: CancellationToken,
+    in_flight: InFlight,
+    /// A frame that came while another request ran alone.
+    next: Option<Result<Bytes, Cause>>,
+}
+
+impl Connection {
+    async fn run(mut self) -> Result<std::convert::Infallible, Cause> {
+        loop {
+            let frame = match self.next.take() {
+                Some(frame) => frame,
+                None => self.next_frame().await?,
+            };
+            // A frame that cannot be read ends the connection, but what came before it is answered.
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(cause) => {
+                    self.answer_all().await?;
+                    return Err(cause);
+                }
+            };
+            let order = router::order(&frame);
+            if order != Order::Overlaps {
+                self.answer_all().await?;
+            }
+            let bytes = frame.len();
+            let broker = self.origin.broker.clone();
+            let room = broker.request_room(bytes).await.map_err(|_| "shutdown")?;
+            // A fetch may park for long and has no bytes worth holding room for.
+            let room = (order != Order::Parks).then_some(room);
+            let answer = self.start(frame, order).await?;
+            match answer {
+                Answer::Now(reply) if self.in_flight.replies.is_empty() => {
+                    drop(room);
+                    self.write_reply(reply).await?;
+                }
+                Answer::Now(reply) => self.push(bytes, room, Box::pin(async move { reply })),
+                Answer::Later(reply) => self.push(bytes, room, reply),
+            }
+        }
+    }
+
+    fn push(
+        &mut self,
+        bytes: usize,
+        room: Option<OwnedSemaphorePermit>,
+        reply: BoxFuture<'static, Reply>,
+    ) {
+        self.in_flight.bytes += bytes;
+        let reply = reply.map(move |reply| {
+            drop(room);
+            (bytes, reply)
+        });
+        self.in_flight.replies.push_back(reply.boxed());
+    }
+
+    /// Waits for the next frame while answers go out.
+    async fn next_frame(&mut self) -> Result<Result<Bytes, Cause>, Cause> {
+        loop {
+            let full = self.in_flight.replies.len() >= MAX_IN_FLIGHT
+                || self.in_flight.bytes >= MAX_IN_FLIGHT_BYTES;
+            let waiting = !self.in_flight.replies.is_empty();
+            tokio::select! {
+                biased;
+                Some((bytes, reply)) = self.in_flight.replies.next(), if waiting => {
+                    self.in_flight.bytes -= bytes;
+                    self.write_reply(reply).await?;
+                }
+                frame = read_frame(&mut self.frames, self.idle, &self.stop), if !full => {
+                    return Ok(frame);
+                }
+            }
+        }
+    }
+
+    async fn answer_all(&mut self) -> Result<(), Cause> {
+        while let Some((bytes, reply)) = self.in_flight.replies.next().await {
+            self.in_flight.bytes -= bytes;
+            self.write_reply(reply).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a request. Meanwhile at most one more frame is read, which also notices a client that went away:
+    /// its parked fetch is dropped then.
+    async fn start(&mut self, frame: Bytes, order: Order) -> Result<Answer, Cause> {
+        let run = router::handle(self.origin.clone(), frame);
+        if order == Order::Overlaps {
+            return Ok(run.await);
+        }
+        tokio::pin!(run);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut run => return Ok(answer),
+                next = read_frame(&mut self.frames, Duration::MAX, &self.stop), if self.next.is_none() => {
+                    if order == Order::Parks && matches!(next, Err("closed_by_client" | "shutdown" | "read_error")) {
+                        return Err("closed_by_client");
+                    }
+                    self.next = Some(next);
+                }
+            }
+        }
+    }
+
+    async fn write_reply(&mut self, reply: Reply) -> Result<(), Cause> {
+        match reply {
+            Reply::Nothing => Ok(()),
+            Reply::Close(cause) => Err(cause),
+            Reply::Frame(pieces) => write_pieces(&mut self.write, pieces).await,
+        }
+    }
+}
+
+/// The next frame, or why there will be none. Dropping it loses nothing that was read.
+async fn read_frame(
+    frames: &mut Frames,
+    idle: Duration,
+    stop: &CancellationToken,
+) -> Result<Bytes, Cause> {
+    let wait = if frames.read_buffer().is_empty() {
+        idle
+    } else {
+        FRAME_TIMEOUT
+    };
+    // `Duration::MAX` would overflow the timer: a day is as good as for ever here.
+    let wait = wait.min(Duration::from_secs(24 * 3600));
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err("shutdown"),
+        frame = next_within(frames, wait) => frame,
+    }
+}
+
+async fn next_within(frames: &mut Frames, wait: Duration) -> Result<Bytes, Cause> {
+    let idle = frames.read_buffer().is_empty();
+    if idle {
+        // First the wait for a first byte, then a shorter one for the rest of the frame.
+        let first = timeout(wait, frames.get_ref().readable()).await;
+        match first {
+            Err(_) => return Err("idle"),
+            Ok(Err(_)) => return Err("read_error"),
+            Ok(Ok(())) => {}
+        }
+    }
+    match timeout(FRAME_TIMEOUT, frames.next()).await {
+        Err(_) => Err("slow_frame"),
+        Ok(None) => Err("closed_by_client"),
+        Ok(Some(Ok(frame))) => Ok(frame),
+        Ok(Some(Err(FrameError::Io(_)))) => Err("read_error"),
+        Ok(Some(Err(_))) => Err("bad_frame_size"),
+    }
+}
+
+/// Writes all pieces, with as few system calls and copies as there can be.
+async fn write_pieces(
+    write: &mut (impl AsyncWrite + Unpin),
+    pieces: Vec<Bytes>,
+) -> Result<(), Cause> {
+    let mut first = 0;
+    let mut offset = 0;
+    while first < pieces.len() {
+        if offset == pieces[first].len() {
+            first += 1;
+            offset = 0;
+            continue;
+        }
+        let slices: Vec<IoSlice<'_>> = pieces[first..]
+            .iter()
+            .take(PIECES)
+            .enumerate()
+            .map(|(index, piece)| IoSlice::new(if index == 0 { &piece[offset..] } else { piece }))
+            .collect();
+        let mut written = match timeout(WRITE_TIMEOUT, write.write_vectored(&slices)).await {
+            Err(_) => return Err("slow_reader"),
+            Ok(Err(_) | Ok(0)) => return Err("write_error"),
+            Ok(Ok(written)) => written,
+        };
+        while written > 0 {
+            let left = pieces[first].len() - offset;
+            if written < left {
+                offset += written;
+                break;
+            }
+            written -= left;
+            first += 1;
+            offset = 0;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pieces_are_written_whole_whatever_the_socket_takes() {
+        let seed = 5;
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..200 {
+            let pieces: Vec<Bytes> = (0..rng.usize(0..200))
+                .map(|_| {
+                    let length = rng.usize(0..300);
+                    (0..length).map(|_| rng.u8(..)).collect::<Vec<_>>().into()
+                })
+                .collect();
+            let expected = pieces.concat();
+            let (mut ours, theirs) = tokio::io::duplex(rng.usize(1..500));
+            let reader = tokio::spawn(async move {
+                let mut theirs = theirs;
+                let mut all = Vec::new();
+                tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut all)
+                    .await
+                    .expect("reads");
+                all
+            });
+            write_pieces(&mut ours, pieces).await.expect("writes");
+            ours.shutdown().await.expect("ends");
+            drop(ours);
+            assert_eq!(reader.await.expect("joins"), expected);
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! Fetch: read what is there, wait once if it is not enough, read again.
+//!
+//! Versions 4..=18. 5 adds the log start offset, 7 sessions (KIP-227), 9 the leader epoch, 11 the rack and a
+//! preferred replica (always none: there is one), 12 is flexible and brings the last fetched epoch (KIP-595),
+//! 13 names topics by id, 15 moves the replica id into a tagged field, 16 adds node endpoints (none), 17 and 18
+//! concern followers.
+//!
+//! Size rules (KIP-74): whole batches only; the first batch of the first partition that has one is given even if
+//! it is larger than every limit; negative sizes mean no data.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::fetch_response::{
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
+};
+use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
+use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::error_code::ErrorCode;
+use ottla_storage::log::{Log, Partition, Read, ReadLimit};
+use ottla_storage::partition::Offsets;
+use ottla_storage::waiters::Watch;
+
+use super::fetch_session::{Asked, TopicKey, Wanted};
+use crate::error::storage_error;
+use crate::partitions::LocalTopic;
+use crate::router::{Ctx, FetchAnswer};
+
+/// One partition of one fetch, looked up.
+struct Target {
+    wanted: Wanted,
+    found: Result<(Arc<LocalTopic>, Arc<Partition>), ErrorCode>,
+}
+
+/// What one partition has to say.
+struct Outcome {
+    data: PartitionData,
+    records: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// Handles Fetch.
+pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
+    let limit = match request.isolation_level {
+        0 => ReadLimit::HighWatermark,
+        1 => ReadLimit::Stable,
+        _ => return failed(ErrorCode::InvalidRequest),
+    };
+    let from_replica = if ctx.api_version >= 15 {
+        request.replica_state.replica_id.0 >= 0
+    } else {
+        request.replica_id.0 >= 0
+    };
+    let max_bytes = usize::try_from(request.max_bytes)
+        .unwrap_or(0)
+        .min(ctx.broker.config.fetch_max_bytes);
+    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes);
+    let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let asked = understand(&ctx, request);
+    let env = ctx.broker.env;
+    let planned =
+        ctx.broker
+            .fetch_sessions
+            .plan(asked, env.monotonic().as_millis(), || env.random_u64());
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(code) => return failed(code),
+    };
+    let deadline = env.monotonic() + max_wait;
+    let outcomes = loop {
+        let targets = look_up(&ctx, &plan.partitions, from_replica);
+        // Watched before they are read, so that nothing can slip in between.
+        let mut watch = Watch::new();
+        let mut ready = targets.is_empty();
+        for target in &targets {
+            match &target.found {
+                Ok((_, partition)) => {
+                    let beyond = limit.end(&partition.offsets()).max(target.wanted.offset);
+                    watch.add(partition, limit, beyond);
+                }
+                Err(_) => ready = true,
+            }
+        }
+        let outcomes = read_all(&ctx, targets, limit, max_bytes).await;
+        let bytes: usize = outcomes.iter().map(|outcome| outcome.bytes).sum();
+        let news = outcomes
+            .iter()
+            .any(|outcome| outcome.data.error_code != 0 || outcome.data.diverging_epoch.epoch >= 0);
+        let left = deadline.saturating_sub(env.monotonic());
+        if ready || news || bytes >= min_bytes || left.is_zero() {
+            break outcomes;
+        }
+        // Either something moved or the time is over; both times everything is read anew.
+        let _ = tokio::time::timeout(left, watch.fired()).await;
+    };
+    answer(&ctx, plan.session_id, plan.incremental, &plan.partitions, outcomes)
+}
+
+fn failed(code: ErrorCode) -> FetchAnswer {
+    FetchAnswer {
+        response: FetchResponse::default().with_error_code(code.code()),
+        records: Vec::new(),
+    }
+}
+
+fn understand(ctx: &Ctx, request: FetchRequest) -> Asked {
+    let by_id = ctx.api_version >= 13;
+    let key = |name: StrBytes, id| {
+        if by_id {
+            TopicKey::Id(id)
+        } else {
+            TopicKey::Name(name)
+        }
+    };
+    let mut partitions = Vec::new();
+    for topic in request.topics {
+        for partition in topic.partitions {
+            partitions.push(wanted(key(topic.topic.0.clone(), topic.topic_id), &partition));
+        }
+    }
+    let forgotten = request
+        .forgotten_topics_data
+        .into_iter()
+        .flat_map(|topic| {
+            let key = key(topic.topic.0, topic.topic_id);
+            topic
+                .partitions
+                .into_iter()
+                .map(move |partition| (key.clone(), partition))
+        })
+        .collect();
+    let (id, epoch) = if ctx.api_version >= 7 {
+        (request.session_id, request.session_epoch)
+    } else {
+        (0, -1)
+    };
+    Asked {
+        id,
+        epoch,
+        by_id,
+        partitions,
+        forgotten,
+    }
+}
+
+fn wanted(topic: TopicKey, partition: &FetchPartition) -> Wanted {
+    Wanted {
+        topic,
+        partition: partition.partition,
+        offset: partition.fetch_offset,
+        max_bytes: partition.partition_max_bytes,
+        current_leader_epoch: partition.current_leader_epoch,
+        last_fetched_epoch: partition.last_fetched_epoch,
+        told_high_watermark: None,
+        told_log_start: -1,
+    }
+}
+
+fn look_up(ctx: &Ctx, partitions: &[Wanted], from_replica: bool) -> Vec<Target> {
+    partitions
+        .iter()
+        .map(|wanted| {
+            let (local, unknown) = match &wanted.topic {
+                TopicKey::Name(name) => (
+                    ctx.broker.partitions.by_name(name),
+                    ErrorCode::UnknownTopicOrPartition,
+                ),
+                TopicKey::Id(id) => (ctx.broker.partitions.by_id(id), ErrorCode::UnknownTopicId),
+            };
+            let found = local.ok_or(unknown).and_then(|local| {
+                let partition = local.partition(wanted.partition).cloned();
+                let partition = partition.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+                if from_replica {
+                    // No other broker has a replica here until there is a cluster.
+                    return Err(ErrorCode::NotLeaderOrFollower);
+                }
+                partition
+                    .check_epoch(wanted.current_leader_epoch)
+                    .map_err(|error| storage_error(&error))?;
+                Ok((local, partition))
+            });
+            Target {
+                wanted: wanted.clone(),
+                found,
+            }
+        })
+        .collect()
+}
+
+/// Reads all targets in order until `max_bytes` are spent; off the async workers when there is data to read.
+async fn read_all(
+    ctx: &Ctx,
+    targets: Vec<Target>,
+    limit: ReadLimit,
+    max_bytes: usize,
+) -> Vec<Outcome> {
+    let has_data = targets.iter().any(|target| match &target.found {
+        Ok((_, partition)) => limit.end(&partition.offsets()) > target.wanted.offset,
+        Err(_) => false,
+    });
+    if !has_data {
+        return read_in_turn(&ctx.broker.log, &targets, limit, 0);
+    }
+    let log = ctx.broker.log.clone();
+    let count = targets.len();
+    let read =
+        tokio::task::spawn_blocking(move || read_in_turn(&log, &targets, limit, max_bytes)).await;
+    read.unwrap_or_else(|_| {
+        (0..count)
+            .map(|_| refused(0, ErrorCode::UnknownServerError))
+            .collect()
+    })
+}
+
+fn read_in_turn(log: &Log, targets: &[Target], limit: ReadLimit, max_bytes: usize) -> Vec<Outcome> {
+    let mut left = max_bytes;
+    let mut any = false;
+    targets
+        .iter()
+        .map(|target| {
+            let wanted = &target.wanted;
+            let partition = match &target.found {
+                Ok((_, partition)) => partition,
+                Err(code) => return refused(wanted.partition, *code),
+            };
+            let outcome = read_one(log, partition, wanted, limit, left, !any && max_bytes > 0);
+            left = left.saturating_sub(outcome.bytes);
+            any |= outcome.bytes > 0;
+            outcome
+        })
+        .collect()
+}
+
+fn read_one(
+    log: &Log,
+    partition: &Partition,
+    wanted: &Wanted,
+    limit: ReadLimit,
+    left: usize,
+    at_least_one: bool,
+) -> Outcome {
+    let mut data = PartitionData::default().with_partition_index(wanted.partition);
+    if wanted.last_fetched_epoch >= 0 {
+        let (epoch, end) = partition.epoch_end(wanted.last_fetched_epoch);
+        if epoch < wanted.last_fetched_epoch || end < wanted.offset {
+            let offsets = partition.offsets();
+            set_offsets(&mut data, &offsets);
+            data.diverging_epoch = EpochEndOffset::default()
+                .with_epoch(epoch)
+                .with_end_offset(end);
+            return Outcome {
+                data,
+                records: Vec::new(),
+                bytes: 0,
+            };
+        }
+    }
+    let own = usize::try_from(wanted.max_bytes);
+    let (max_bytes, at_least_one) = match own {
+        Ok(own) => (own.min(left), at_least_one),
+        Err(_) => (0, false),
+    };
+    let read = log.read(partition, wanted.offset, max_bytes, at_least_one, limit);
+    let Read {
+        batches,
+        bytes,
+        aborted,
+    } = match read {
+        Ok(read) => read,
+        Err(error) => {
+            let code = storage_error(&error);
+            if code != ErrorCode::OffsetOutOfRange {
+                tracing::error!(%error, handle = partition.handle().0, "fetch failed");
+            }
+            return refused(wanted.partition, code);
+        }
+    };
+    set_offsets(&mut data, &partition.offsets());
+    data.aborted_transactions = (limit == ReadLimit::Stable).then(|| {
+        aborted
+            .iter()
+            .map(|aborted| {
+                AbortedTransaction::default()
+                    .with_producer_id(ProducerId(aborted.producer_id))
+                    .with_first_offset(aborted.first_offset)
+            })
+            .collect()
+    });
+    Outcome {
+        data,
+        records: batches,
+        bytes,
+    }
+}
+
+fn set_offsets(data: &mut PartitionData, offsets: &Offsets) {
+    data.high_watermark = offsets.high_watermark;
+    data.last_stable_offset = offsets.last_stable;
+    data.log_start_offset = offsets.log_start;
+}
+
+fn refused(index: i32, code: ErrorCode) -> Outcome {
+    let data = PartitionData::default()
+        .with_partition_index(index)
+        .with_error_code(code.code())
+        .with_high_watermark(-1)
+        .with_last_stable_offset(-1)
+        .with_log_start_offset(-1);
+    Outcome {
+        data,
+        records: Vec::new(),
+        bytes: 0,
+    }
+}
+
+/// Puts the answer together; an incremental one leaves out partitions without news.
+fn answer(
+    ctx: &Ctx,
+    session_id: i32,
+    incremental: bool,
+    wanted: &[Wanted],
+    outcomes: Vec<Outcome>,
+) -> FetchAnswer {
+    let mut topics: Vec<FetchableTopicResponse> = Vec::new();
+    let mut last: Option<&TopicKey> = None;
+    let mut records = Vec::new();
+    let mut told = Vec::new();
+    for (wanted, mut outcome) in wanted.iter().zip(outcomes) {
+        outcome.data.partition_index = wanted.partition;
+        count(ctx, wanted, &outcome);
+        let data = &outcome.data;
+        let news = outcome.bytes > 0
+            || data.error_code != 0
+            || data.diverging_epoch.epoch >= 0
+            || wanted.told_high_watermark != Some(data.high_watermark)
+            || wanted.told_log_start != data.log_start_offset;
+        if incremental && !news {
+            continue;
+        }
+        if data.error_code == 0 {
+            told.push((
+                wanted.topic.clone(),
+                wanted.partition,
+                data.high_watermark,
+                data.log_start_offset,
+                outcome.bytes > 0,
+            ));
+        }
+        if last != Some(&wanted.topic) {
+            last = Some(&wanted.topic);
+            let mut topic = FetchableTopicResponse::default();
+            match &wanted.topic {
+                TopicKey::Name(name) => topic.topic = name.clone().into(),
+                TopicKey::Id(id) => topic.topic_id = *id,
+            }
+            topics.push(topic);
+        }
+        let mut data = outcome.data;
+        if ctx.api_version < 5 {
+            data.log_start_offset = -1;
+        }
+        if ctx.api_version < 12 {
+            data.diverging_epoch = EpochEndOffset::default();
+        }
+        if let Some(topic) = topics.last_mut() {
+            topic.partitions.push(data);
+            records.push(outcome.records);
+        }
+    }
+    ctx.broker.fetch_sessions.told(session_id, &told);
+    FetchAnswer {
+        response: FetchResponse::default()
+            .with_session_id(session_id)
+            .with_responses(topics),
+        records,
+    }
+}
+
+fn count(ctx: &Ctx, wanted: &Wanted, outcome: &Outcome) {
+    let local = match &wanted.topic {
+        TopicKey::Name(name) => ctx.broker.partitions.by_name(name),
+        TopicKey::Id(id) => ctx.broker.partitions.by_id(id),
+    };
+    let Some(local) = local else { return };
+    let metrics = ctx.broker.metrics.topic(&local.name);
+    metrics.fetch_request();
+    if outcome.data.error_code != 0 {
+        metrics.fetch_failed();
+    } else if outcome.bytes > 0 {
+        metrics.fetched(outcome.bytes as u64);
+    }
+}

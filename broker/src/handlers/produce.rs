@@ -1,0 +1,343 @@
+//! Produce: check each batch, hand all of them to the log at once, answer when they are safe.
+//!
+//! Versions 3..=13. 3-8 name topics and are not flexible; 5 adds the log start offset to the answer, 8 the
+//! record errors and a message, 9 is flexible, 10 leader hints (never sent: there is one node), 12 enrols
+//! partitions in transactions implicitly, 13 names topics by id. zstd needs 7 (KIP-110).
+//!
+//! What is checked and what each failure is answered stands in `records::validate_produce`; here only what
+//! concerns the request as a whole: acks, topics, partitions named twice, transactions.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use kafka_protocol::protocol::StrBytes;
+use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::error_code::ErrorCode;
+use ottla_protocol::records::{self, ProduceLimits};
+use ottla_storage::log::AppendEntry;
+use ottla_storage::waiters::Acks;
+use uuid::Uuid;
+
+use crate::error::storage_error;
+use crate::partitions::LocalTopic;
+use crate::topic_config::MessageTimestampType;
+use crate::router::{Ctx, Deferred, DeferredAnswer};
+
+/// Batches from this size on, and all compressed ones, are checked off the async workers.
+const CHECK_APART_BYTES: usize = 256 << 10;
+
+/// The first version in which a zstd batch may come (KIP-110).
+const FIRST_ZSTD_VERSION: i16 = 7;
+
+/// What becomes of one partition of the request.
+struct Outcome {
+    response: PartitionProduceResponse,
+    /// Its place among the entries handed to the log, when it got that far.
+    entry: Option<usize>,
+}
+
+struct TopicOutcome {
+    name: StrBytes,
+    id: Uuid,
+    local: Option<Arc<LocalTopic>>,
+    partitions: Vec<Outcome>,
+}
+
+fn refused(index: i32, code: ErrorCode, message: Option<String>) -> Outcome {
+    let response = PartitionProduceResponse::default()
+        .with_index(index)
+        .with_error_code(code.code())
+        .with_base_offset(-1)
+        .with_log_append_time_ms(-1)
+        .with_log_start_offset(-1)
+        .with_error_message(message.map(StrBytes::from_string));
+    Outcome {
+        response,
+        entry: None,
+    }
+}
+
+/// Handles Produce. When the returned value is there, the request has its place in the order of the log.
+pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceResponse> {
+    let acks = match request.acks {
+        0 => Some(Acks::None),
+        1 => Some(Acks::Leader),
+        -1 => Some(Acks::All),
+        _ => None,
+    };
+    let mut entries: Vec<AppendEntry> = Vec::new();
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    let twice = named_twice(&request.topic_data);
+    for topic in request.topic_data {
+        let local = if ctx.api_version >= 13 {
+            ctx.broker.partitions.by_id(&topic.topic_id)
+        } else {
+            ctx.broker.partitions.by_name(&topic.name.0)
+        };
+        let metrics = local
+            .as_ref()
+            .map(|local| ctx.broker.metrics.topic(&local.name));
+        let mut partitions = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            let index = data.index;
+            let key = (topic.name.0.clone(), topic.topic_id, index);
+            let checked = match acks {
+                None => Err((ErrorCode::InvalidRequiredAcks, None)),
+                Some(_) if twice.contains(&key) => Err((
+                    ErrorCode::InvalidRequest,
+                    Some(format!("partition {index} is named twice in one request")),
+                )),
+                Some(_) => {
+                    check(&ctx, local.as_ref(), data, request.transactional_id.is_some()).await
+                }
+            };
+            partitions.push(match checked {
+                Ok(entry) => {
+                    if let Some(metrics) = &metrics {
+                        let records = u64::try_from(entry.header.record_count).unwrap_or(0);
+                        metrics.appended(records, entry.bytes.len() as u64);
+                    }
+                    let response = PartitionProduceResponse::default().with_index(index);
+                    entries.push(entry);
+                    Outcome {
+                        response,
+                        entry: Some(entries.len() - 1),
+                    }
+                }
+                Err((code, message)) => {
+                    if let Some(metrics) = &metrics {
+                        metrics.produce_failed();
+                    }
+                    refused(index, code, message)
+                }
+            });
+        }
+        if let Some(metrics) = &metrics {
+            metrics.produce_request();
+        }
+        topics.push(TopicOutcome {
+            name: topic.name.0,
+            id: topic.topic_id,
+            local,
+            partitions,
+        });
+    }
+    let answers = if entries.is_empty() {
+        None
+    } else {
+        let acks = acks.unwrap_or(Acks::None);
+        Some(ctx.broker.log.append(entries, acks).await)
+    };
+    let wants_answer = acks != Some(Acks::None);
+    Deferred {
+        answer: Box::pin(async move {
+            let results = match answers {
+                None => Vec::new(),
+                Some(Ok(answers)) => answers.await.unwrap_or_default(),
+                Some(Err(_)) => Vec::new(),
+            };
+            let mut failed = false;
+            for outcome in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                if let Some(entry) = outcome.entry {
+                    fill(&ctx, &mut outcome.response, results.get(entry));
+                }
+                failed |= outcome.response.error_code != 0;
+            }
+            if wants_answer {
+                DeferredAnswer::Response(respond(&ctx, topics))
+            } else if failed {
+                // Without an answer to put it into, a closed connection is the only way to tell.
+                DeferredAnswer::Close("acks_0_error")
+            } else {
+                DeferredAnswer::Nothing
+            }
+        }),
+    }
+}
+
+/// Partitions that the request names more than once: Kafka keeps the last batch and loses the others silently.
+fn named_twice(topics: &[TopicProduceData]) -> HashSet<(StrBytes, Uuid, i32)> {
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for topic in topics {
+        for data in &topic.partition_data {
+            let key = (topic.name.0.clone(), topic.topic_id, data.index);
+            if !seen.insert(key.clone()) {
+                twice.insert(key);
+            }
+        }
+    }
+    twice
+}
+
+type Refusal = (ErrorCode, Option<String>);
+
+async fn check(
+    ctx: &Ctx,
+    local: Option<&Arc<LocalTopic>>,
+    data: PartitionProduceData,
+    transactional: bool,
+) -> Result<AppendEntry, Refusal> {
+    let unknown = if ctx.api_version >= 13 {
+        ErrorCode::UnknownTopicId
+    } else {
+        ErrorCode::UnknownTopicOrPartition
+    };
+    let local = local.ok_or((unknown, None))?;
+    let partition = local
+        .partition(data.index)
+        .ok_or((ErrorCode::UnknownTopicOrPartition, None))?;
+    let bytes = data
+        .records
+        .ok_or((ErrorCode::InvalidRecord, Some("no records".to_owned())))?;
+    let config = &local.config;
+    let limits = ProduceLimits {
+        max_batch_bytes: config.max_message_bytes,
+        max_decompressed_bytes: ctx.broker.config.max_decompressed_message_bytes,
+        now_ms: ctx.broker.env.now_ms(),
+        timestamp_before_max_ms: config.message_timestamp_before_max_ms,
+        timestamp_after_max_ms: config.message_timestamp_after_max_ms,
+        zstd_allowed: ctx.api_version >= FIRST_ZSTD_VERSION,
+        compacted: config.cleanup_policy.compact,
+        log_append_time: config.message_timestamp_type
+            == MessageTimestampType::LogAppendTime,
+    };
+    let (header, bytes) = validate(ctx, bytes, limits).await?;
+    check_transaction(&header, transactional)?;
+    Ok(AppendEntry {
+        partition: partition.clone(),
+        bytes,
+        header,
+        leader_epoch: partition.offsets().leader_epoch,
+    })
+}
+
+/// Until transactions exist no id is known and no partition belongs to one.
+fn check_transaction(header: &BatchHeader, transactional: bool) -> Result<(), Refusal> {
+    if !header.is_transactional() {
+        return Ok(());
+    }
+    if transactional {
+        let message = "the transactional id is not known: transactions are not served yet";
+        Err((
+            ErrorCode::InvalidProducerIdMapping,
+            Some(message.to_owned()),
+        ))
+    } else {
+        let message = "a transactional batch without a transactional id";
+        Err((
+            ErrorCode::TransactionalIdAuthorizationFailed,
+            Some(message.to_owned()),
+        ))
+    }
+}
+
+/// Checks the bytes; big or compressed ones off the async workers, at most two decompressions at once.
+async fn validate(
+    ctx: &Ctx,
+    bytes: Bytes,
+    limits: ProduceLimits,
+) -> Result<(BatchHeader, Bytes), Refusal> {
+    let compressed = BatchHeader::parse(&bytes).is_ok_and(|header| header.attributes & 0x07 != 0);
+    let checked = if compressed || bytes.len() >= CHECK_APART_BYTES {
+        let permit = if compressed {
+            let waited = ctx.broker.decompressions.clone().acquire_owned().await;
+            Some(waited.map_err(|_| (ErrorCode::NotLeaderOrFollower, None))?)
+        } else {
+            None
+        };
+        let bytes = bytes.clone();
+        let joined = tokio::task::spawn_blocking(move || {
+            let checked = records::validate_produce(&bytes, &limits);
+            drop(permit);
+            checked
+        });
+        joined
+            .await
+            .map_err(|_| (ErrorCode::UnknownServerError, None))?
+    } else {
+        records::validate_produce(&bytes, &limits)
+    };
+    match checked {
+        Ok(valid) => {
+            let mut header = valid.header;
+            let bytes = restamped(&valid, bytes);
+            header.max_timestamp = valid.max_timestamp;
+            Ok((header, bytes))
+        }
+        Err(error) => {
+            let code = error.error_code();
+            ctx.broker.metrics.refused("bad_batch");
+            Err((code, Some(error.to_string())))
+        }
+    }
+}
+
+/// The bytes as sent, but where their maximum timestamp is wrong: the broker knows better after its walk.
+fn restamped(valid: &records::ValidBatch, bytes: Bytes) -> Bytes {
+    if valid.max_timestamp == valid.header.max_timestamp {
+        return bytes;
+    }
+    let mut stamped = bytes.to_vec();
+    ottla_protocol::batch::stamp_max_timestamp(&mut stamped, valid.max_timestamp);
+    stamped.into()
+}
+
+fn fill(
+    ctx: &Ctx,
+    response: &mut PartitionProduceResponse,
+    result: Option<&Result<ottla_storage::partition::Appended, ottla_storage::error::StorageError>>,
+) {
+    let failed = |response: &mut PartitionProduceResponse, code: ErrorCode, message: String| {
+        *response = refused(response.index, code, Some(message)).response;
+    };
+    match result {
+        Some(Ok(appended)) => {
+            response.base_offset = appended.base_offset;
+            response.log_append_time_ms = appended.log_append_time.unwrap_or(-1);
+            response.log_start_offset = if ctx.api_version >= 5 {
+                appended.log_start
+            } else {
+                -1
+            };
+        }
+        Some(Err(error)) => failed(response, storage_error(error), error.to_string()),
+        None => failed(
+            response,
+            ErrorCode::NotLeaderOrFollower,
+            "the broker is shutting down".to_owned(),
+        ),
+    }
+}
+
+fn respond(ctx: &Ctx, topics: Vec<TopicOutcome>) -> ProduceResponse {
+    let responses = topics
+        .into_iter()
+        .map(|topic| {
+            let partitions = topic
+                .partitions
+                .into_iter()
+                .map(|outcome| {
+                    let mut response = outcome.response;
+                    if ctx.api_version < 8 {
+                        response.error_message = None;
+                    }
+                    response
+                })
+                .collect();
+            let mut response = TopicProduceResponse::default().with_partition_responses(partitions);
+            if ctx.api_version >= 13 {
+                response.topic_id = topic.id;
+            } else {
+                response.name = topic.name.into();
+            }
+            drop(topic.local);
+            response
+        })
+        .collect();
+    ProduceResponse::default().with_responses(responses)
+}

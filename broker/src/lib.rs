@@ -1,0 +1,500 @@
+//! Ottla, a Kafka-wire-compatible broker. This file builds the parts, starts them and stops them; `main.rs` and
+//! the tests call it. How a request travels stands in ARCHITECTURE.md.
+
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod driver;
+pub mod env;
+pub mod error;
+pub mod handlers;
+pub mod http;
+pub mod metadata_log;
+pub mod metrics;
+pub mod partitions;
+pub mod rate_limit;
+pub mod router;
+pub mod server;
+pub mod topic_config;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ottla_coordinator::metadata::{Command, Reply};
+use ottla_protocol::error_code::ErrorCode;
+use ottla_storage::directory::{DataDirectory, Identity};
+use ottla_storage::error::{EngineError, OpenError, StorageError};
+use ottla_storage::log::{Log, Observer};
+use ottla_storage::rocks::{RocksEngine, RocksOptions};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::env::Env;
+use crate::handlers::fetch_session::FetchSessions;
+use crate::handlers::producer_ids::ProducerIds;
+use crate::metadata_log::MetadataLog;
+use crate::metrics::{BrokerState, Detail, EngineSource, Metrics, PartitionFacts, PartitionSource};
+use crate::partitions::Partitions;
+use crate::router::Listener;
+use crate::server::Connections;
+
+/// Decompressions at once, over all connections.
+const DECOMPRESSIONS: usize = 2;
+
+/// How long connections may take to finish what they began, once asked to stop.
+const DRAIN: Duration = Duration::from_millis(1_000);
+
+/// Producers are looked through for expired ones this often (Kafka's `producer.id.expiration.check.interval.ms`).
+const PRODUCER_EXPIRY_CHECK: Duration = Duration::from_secs(600);
+
+/// Why a broker does not start. Each prints as one line.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A listener's address cannot be had.
+    #[error(
+        "cannot listen on {address}: {source}; stop what uses the address, or choose another one with {key}"
+    )]
+    Listen {
+        /// The address.
+        address: String,
+        /// The property that names it.
+        key: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] OpenError),
+    /// The metadata cannot be loaded or written.
+    #[error("cannot load the metadata: {0}")]
+    Metadata(StorageError),
+    /// The broker cannot register itself.
+    #[error("cannot register the broker in the metadata log: {}", .0.name())]
+    Register(ErrorCode),
+}
+
+/// Everything that handlers share.
+pub struct Broker {
+    /// The configuration it was started with.
+    pub config: Arc<Config>,
+    /// Time and chance.
+    pub env: Env,
+    /// Who it is.
+    pub identity: Identity,
+    /// The metadata log.
+    pub metadata: MetadataLog,
+    /// Partitions by topic.
+    pub partitions: Arc<Partitions>,
+    /// All partition logs.
+    pub log: Log,
+    /// All metrics.
+    pub metrics: Metrics,
+    /// Incremental fetch sessions.
+    pub fetch_sessions: FetchSessions,
+    /// Producer ids to give out.
+    pub producer_ids: ProducerIds,
+    /// Permits to decompress.
+    pub decompressions: Arc<Semaphore>,
+    /// Kibibytes of requests that may be worked on at once (`queued.max.request.bytes`).
+    pub request_memory: Arc<Semaphore>,
+    request_memory_kib: u32,
+    broker_epoch: AtomicI64,
+}
+
+impl Broker {
+    /// Waits until there is room for a request of `bytes`. One that is larger than all the room takes all of it.
+    ///
+    /// # Errors
+    /// Only that the broker shuts down.
+    pub async fn request_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let kib = kib.clamp(1, self.request_memory_kib);
+        self.request_memory.clone().acquire_many_owned(kib).await
+    }
+
+    /// The epoch of this start, from the metadata log.
+    pub fn broker_epoch(&self) -> i64 {
+        self.broker_epoch.load(Ordering::Relaxed)
+    }
+}
+
+/// Where the broker stands, for `/readyz`.
+#[derive(Debug, Default)]
+struct Health {
+    state: AtomicU8,
+    failure: OnceLock<String>,
+}
+
+impl Health {
+    const RUNNING: u8 = 1;
+    const STOPPING: u8 = 2;
+}
+
+impl http::HealthSource for Health {
+    fn ready(&self) -> Result<(), String> {
+        if let Some(failure) = self.failure.get() {
+            return Err(format!("storage failed: {failure}"));
+        }
+        match self.state.load(Ordering::Acquire) {
+            Self::RUNNING => Ok(()),
+            Self::STOPPING => Err("stopping".to_owned()),
+            _ => Err("starting".to_owned()),
+        }
+    }
+}
+
+/// Hears of commits and syncs, and of the end of storage.
+struct Watcher {
+    metrics: Metrics,
+    health: Arc<Health>,
+    storage_lost: CancellationToken,
+}
+
+impl Observer for Watcher {
+    fn group_written(&self, requests: usize, batches: usize, bytes: usize) {
+        self.metrics.group_commit(requests, batches, bytes);
+    }
+
+    fn synced(&self, took: Duration) {
+        self.metrics.fsync(took);
+    }
+
+    fn failed(&self, error: &EngineError) {
+        self.metrics.log_directory_offline(true);
+        // Only the first failure counts, and the log reports no other.
+        let _ = self.health.failure.set(error.to_string());
+        match error {
+            // Reads go on; whoever frees space starts the broker again.
+            EngineError::Full(_) => {}
+            // What reached the disk is not known, and a sync must not be tried again: only a new start tells.
+            EngineError::Io(_) | EngineError::Corruption(_) | EngineError::Failed(_) => {
+                self.storage_lost.cancel();
+            }
+        }
+    }
+}
+
+/// The scrape's view of partitions and store.
+struct Scrape {
+    partitions: Arc<Partitions>,
+    metadata: MetadataLog,
+    log: Log,
+    node_id: i32,
+}
+
+impl PartitionSource for Scrape {
+    fn for_each(&self, tell: &mut dyn FnMut(PartitionFacts<'_>)) {
+        let image = self.metadata.image();
+        for local in self.partitions.all() {
+            let Some(topic) = image.topic_by_id(&local.id) else {
+                continue;
+            };
+            for (index, (state, log)) in topic.partitions.iter().zip(&local.partitions).enumerate()
+            {
+                let offsets = log.offsets();
+                tell(PartitionFacts {
+                    topic: &local.name,
+                    partition: i32::try_from(index).unwrap_or(i32::MAX),
+                    log_start: offsets.log_start,
+                    log_end: offsets.log_end,
+                    high_watermark: offsets.high_watermark,
+                    last_stable: offsets.last_stable,
+                    size_bytes: None,
+                    leader: state.leader,
+                    node_id: self.node_id,
+                    replicas: &state.replicas,
+                    isr: &state.isr,
+                    min_isr: i32::try_from(local.config.min_insync_replicas).unwrap_or(1),
+                });
+            }
+        }
+    }
+}
+
+impl EngineSource for Scrape {
+    fn properties(&self) -> Vec<(&'static str, u64)> {
+        self.log.properties()
+    }
+}
+
+/// A broker that serves.
+pub struct Running {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// Name and address of each listener, ports filled in.
+    pub listeners: Vec<(Arc<Listener>, SocketAddr)>,
+    /// Where `/metrics` is, if it is anywhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// Cancelled when storage can no longer be trusted and the process has to end.
+    pub storage_lost: CancellationToken,
+    health: Arc<Health>,
+    directory: DataDirectory,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    machines: Vec<JoinHandle<()>>,
+    stop_machines: CancellationToken,
+    _scrape: Arc<Scrape>,
+}
+
+async fn listen(host: &str, port: u16, key: &'static str) -> Result<TcpListener, StartError> {
+    // An empty host means every interface, as in Kafka.
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    TcpListener::bind((host, port))
+        .await
+        .map_err(|source| StartError::Listen {
+            address: format!("{host}:{port}"),
+            key,
+            source,
+        })
+}
+
+/// Starts a broker: ports first, so that nothing on disk changes when one is in use; then the data directory,
+/// the log, the metadata, the registration; then it serves.
+///
+/// # Errors
+/// See `StartError`.
+pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
+    let config = Arc::new(config);
+    let mut sockets = Vec::new();
+    for listener in &config.listeners {
+        let socket = listen(&listener.host, listener.port, "listeners").await?;
+        let address = socket.local_addr().map_err(|source| StartError::Listen {
+            address: listener.host.clone(),
+            key: "listeners",
+            source,
+        })?;
+        let advertised = config
+            .advertised_listeners
+            .iter()
+            .find(|advertised| advertised.name == listener.name)
+            .unwrap_or(listener);
+        let listener = Arc::new(Listener {
+            name: listener.name.clone(),
+            advertised_host: advertised.host.clone(),
+            // Port 0 took a free port, which is the one to tell clients.
+            advertised_port: if advertised.port == 0 {
+                address.port()
+            } else {
+                advertised.port
+            },
+        });
+        sockets.push((listener, socket, address));
+    }
+    let metrics = Metrics::new(Detail::Partition);
+    metrics.broker_state(BrokerState::Starting);
+    let health = Arc::new(Health::default());
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let mut metrics_address = None;
+    let mut metrics_socket = None;
+    if let Some((host, port)) = &config.metrics_listener {
+        let socket = listen(host, *port, "metrics.listener").await?;
+        metrics_address = socket.local_addr().ok();
+        metrics_socket = Some(socket);
+    }
+
+    let directory = open_directory(&config, env)?;
+    if let Some(socket) = metrics_socket {
+        tasks.spawn(http::serve(
+            socket,
+            metrics.clone(),
+            health.clone(),
+            stop.clone(),
+        ));
+    }
+    let identity = directory.identity().clone();
+    metrics.broker_state(BrokerState::Recovery);
+    let storage_lost = CancellationToken::new();
+    let watcher = Watcher {
+        metrics: metrics.clone(),
+        health: health.clone(),
+        storage_lost: storage_lost.clone(),
+    };
+    let log = open_log(&config, &directory, env, watcher)?;
+    let partitions = Arc::new(Partitions::default());
+    let stop_machines = CancellationToken::new();
+    let (metadata, machine) = metadata_log::start(
+        log.clone(),
+        partitions.clone(),
+        config.clone(),
+        metrics.clone(),
+        identity.node_id,
+        env,
+        stop_machines.clone(),
+    )
+    .await
+    .map_err(StartError::Metadata)?;
+
+    // Without a number of its own, requests may use half of the memory budget.
+    let request_bytes = config
+        .queued_max_request_bytes
+        .unwrap_or(config.memory_budget_bytes / 2);
+    let request_memory_kib = u32::try_from(request_bytes / 1024).unwrap_or(u32::MAX).max(1);
+    let broker = Arc::new(Broker {
+        request_memory: Arc::new(Semaphore::new(request_memory_kib as usize)),
+        request_memory_kib,
+        fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
+        config,
+        env,
+        identity,
+        metadata,
+        partitions,
+        log,
+        metrics,
+        producer_ids: ProducerIds::default(),
+        decompressions: Arc::new(Semaphore::new(DECOMPRESSIONS)),
+        broker_epoch: AtomicI64::new(-1),
+    });
+    register(&broker, directory.was_unclean()).await?;
+    let scrape = Arc::new(Scrape {
+        partitions: broker.partitions.clone(),
+        metadata: broker.metadata.clone(),
+        log: broker.log.clone(),
+        node_id: broker.identity.node_id,
+    });
+    broker.metrics.watch_partitions(&scrape);
+    broker.metrics.watch_engine(&scrape);
+
+    let connections = Arc::new(Connections::new(&broker.config));
+    let mut listeners = Vec::new();
+    for (listener, socket, address) in sockets {
+        let advertised = format!(
+            "{}:{}",
+            listener.advertised_host, listener.advertised_port
+        );
+        broker
+            .metrics
+            .broker(broker.identity.node_id, &advertised);
+        listeners.push((listener.clone(), address));
+        tasks.spawn(server::accept(
+            broker.clone(),
+            socket,
+            listener,
+            connections.clone(),
+            tasks.clone(),
+            stop.clone(),
+        ));
+    }
+    tasks.spawn(expire_producers(broker.clone(), stop.clone()));
+    health.state.store(Health::RUNNING, Ordering::Release);
+    broker.metrics.broker_state(BrokerState::Running);
+    Ok(Running {
+        broker,
+        listeners,
+        metrics_address,
+        storage_lost,
+        health,
+        directory,
+        tasks,
+        stop,
+        machines: vec![machine],
+        stop_machines,
+        _scrape: scrape,
+    })
+}
+
+fn open_directory(config: &Config, env: Env) -> Result<DataDirectory, OpenError> {
+    DataDirectory::open(&config.log_dir, Some(config.node_id), || Identity {
+        cluster_id: env::kafka_uuid(&env.uuid()),
+        node_id: config.node_id,
+        directory_id: env.uuid(),
+    })
+}
+
+fn open_log(
+    config: &Config,
+    directory: &DataDirectory,
+    env: Env,
+    watcher: Watcher,
+) -> Result<Log, OpenError> {
+    let options = RocksOptions {
+        memory_budget_bytes: config.memory_budget_bytes,
+        ..RocksOptions::default()
+    };
+    let engine =
+        RocksEngine::open(directory.path(), &options).map_err(|source| OpenError::Engine {
+            dir: directory.path().display().to_string(),
+            source,
+        })?;
+    let node_id = directory.identity().node_id;
+    Ok(Log::open(
+        Arc::new(engine),
+        node_id,
+        Arc::new(env),
+        Arc::new(watcher),
+    )?)
+}
+
+/// Registers this start: raises the broker epoch and, after an unclean stop, the leader epoch of every
+/// partition here, before anything is served (KIP-320).
+async fn register(broker: &Broker, unclean: bool) -> Result<(), StartError> {
+    if unclean {
+        tracing::info!("the last stop was not clean: leader epochs are raised");
+    }
+    let command = Command::RegisterBroker {
+        broker_id: broker.identity.node_id,
+        incarnation: broker.env.uuid(),
+        unclean,
+    };
+    match broker.metadata.propose(command).await {
+        Ok(Reply::BrokerRegistered { epoch }) => {
+            broker.broker_epoch.store(epoch, Ordering::Relaxed);
+            Ok(())
+        }
+        Ok(_) => Err(StartError::Register(ErrorCode::UnknownServerError)),
+        Err(code) => Err(StartError::Register(code)),
+    }
+}
+
+async fn expire_producers(broker: Arc<Broker>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PRODUCER_EXPIRY_CHECK) => {}
+        }
+        let oldest = broker.env.now_ms() - broker.config.producer_id_expiration_ms;
+        let partitions = broker.log.partitions();
+        let expired: usize = partitions
+            .iter()
+            .map(|partition| partition.expire_producers(oldest))
+            .sum();
+        tracing::debug!(expired, "looked for expired producers");
+    }
+}
+
+impl Running {
+    /// Stops: no new connections, answers for what was begun, producer snapshots, a last sync, and the mark of a
+    /// clean stop.
+    ///
+    /// # Errors
+    /// When the log could not be closed; the next start then counts as unclean.
+    pub async fn stop(self) -> Result<(), StartError> {
+        self.health
+            .state
+            .store(Health::STOPPING, Ordering::Release);
+        self.broker.metrics.broker_state(BrokerState::ShuttingDown);
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "connections did not end in time");
+        }
+        self.stop_machines.cancel();
+        for machine in self.machines {
+            if machine.await.is_err() {
+                tracing::error!("a coordinator's task panicked");
+            }
+        }
+        self.broker
+            .log
+            .close()
+            .await
+            .map_err(StartError::Metadata)?;
+        Ok(self.directory.close()?)
+    }
+}

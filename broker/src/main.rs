@@ -1,0 +1,169 @@
+//! The `ottla` binary: command line, logging, signals and exit codes; everything else is in the library.
+//!
+//! Exit codes: 0 after a clean stop, 1 when something unforeseen went wrong, 2 when the operator has to change
+//! something before a start, 4 when storage failed while serving and only a new start can tell what is safe.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use ottla::cli::{self, Cli, Command, LogFormat, ServeArgs};
+use ottla::config::Config;
+use ottla::env::Env;
+use ottla::{Running, StartError, start};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+const EXIT_STORAGE_LOST: u8 = 4;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Tables(args) => match cli::tables(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("ottla: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Serve(args) => serve(&args),
+    }
+}
+
+fn serve(args: &ServeArgs) -> ExitCode {
+    let loaded = match Config::load(args.config.as_deref(), std::env::vars(), &args.sets) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("ottla: {error}");
+            return ExitCode::from(cli::EXIT_USAGE);
+        }
+    };
+    log_to_stderr(args.log_format);
+    for info in &loaded.infos {
+        tracing::info!("{info}");
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(loaded.config.num_network_threads)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("ottla: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(run(loaded.config))
+}
+
+async fn run(config: Config) -> ExitCode {
+    let (mut term, mut int) = match (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) {
+        (Ok(term), Ok(int)) => (term, int),
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("ottla: cannot listen for signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let running = match start(config, Env::system()).await {
+        Ok(running) => running,
+        Err(error) => {
+            eprintln!("ottla: {error}");
+            return ExitCode::from(exit_code(&error));
+        }
+    };
+    print_banner(&running);
+    let storage_lost = running.storage_lost.clone();
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        () = storage_lost.cancelled() => {
+            eprintln!("ottla: storage failed; the next start recovers what is safe");
+            return ExitCode::from(EXIT_STORAGE_LOST);
+        }
+    }
+    tracing::info!("stopping");
+    match running.stop().await {
+        Ok(()) => {
+            tracing::info!("stopped cleanly");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("ottla: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn exit_code(error: &StartError) -> u8 {
+    match error {
+        StartError::Listen { .. } | StartError::Directory(_) => cli::EXIT_USAGE,
+        StartError::Metadata(_) | StartError::Register(_) => 1,
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("OTTLA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => lines.with_target(false).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
+/// Every connection and every file of the store needs a descriptor.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Where the broker is and what to try first. On standard output, for people and for scripts that wait for it.
+fn print_banner(running: &Running) {
+    let mut text = format!(
+        "Ottla {} serves Kafka clients, cluster {}, node {}, data in {}\n",
+        env!("CARGO_PKG_VERSION"),
+        running.broker.identity.cluster_id,
+        running.broker.identity.node_id,
+        running.broker.config.log_dir.display(),
+    );
+    for (listener, address) in &running.listeners {
+        text.push_str(&format!("listening on {} {address}\n", listener.name));
+        let advertised = format!(
+            "{}:{}",
+            listener.advertised_host, listener.advertised_port
+        );
+        if advertised != address.to_string() {
+            text.push_str(&format!(
+                "  clients are told to connect to {advertised}: they must be able to reach it\n"
+            ));
+        }
+    }
+    if let Some(address) = running.metrics_address {
+        text.push_str(&format!("metrics on http://{address}/metrics\n"));
+    }
+    if let Some((_, address)) = running.listeners.first() {
+        text.push_str(&format!(
+            "try: echo 'key:hello' | kcat -P -b {address} -t greetings -K :\n     kcat -C -b {address} -t greetings -e\n"
+        ));
+    }
+    let mut out = std::io::stdout().lock();
+    // Standard output may be closed; the broker serves all the same.
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}

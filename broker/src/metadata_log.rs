@@ -1,0 +1,298 @@
+//! The metadata log of this broker: the one way to change topics, configurations and ids, and the place where
+//! the committed image is published. On one node the metadata machine runs here over the local metadata
+//! partition; with a cluster another implementation of the same three calls takes its place.
+//!
+//! Invariant: the published image holds committed records only, and every partition in it has its log by the
+//! time the image is seen.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ottla_coordinator::machine::Machine;
+use ottla_coordinator::metadata::{Command, Image, MetadataMachine, Reply};
+use ottla_coordinator::record::{ConfigResource, MetadataRecord};
+use ottla_protocol::error_code::ErrorCode;
+use ottla_storage::error::StorageError;
+use ottla_storage::keys::PartitionId;
+use ottla_storage::log::Log;
+use ottla_storage::partition::LogConfig;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::driver::{self, Handle, Shard, ShardLog};
+use crate::env::Env;
+use crate::metrics::Metrics;
+use crate::partitions::{LocalTopic, Partitions};
+use crate::topic_config::{MessageTimestampType, TopicConfig};
+
+/// Committed images that a slow listener may lag behind before it has to take the newest one.
+const STREAM_IMAGES: usize = 64;
+
+/// `propose`, `image` (the snapshot) and `committed` (the stream).
+#[derive(Clone)]
+pub struct MetadataLog {
+    handle: Handle<MetadataShard>,
+    image: Arc<RwLock<Arc<Image>>>,
+    committed: broadcast::Sender<Arc<Image>>,
+}
+
+impl MetadataLog {
+    /// The committed image.
+    pub fn image(&self) -> Arc<Image> {
+        self.image
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Asks for a change; answered once it is durable and applied.
+    ///
+    /// # Errors
+    /// Storage trouble, or the broker shuts down. A refusal is a `Reply::Failed`.
+    pub async fn propose(&self, command: Command) -> Result<Reply, ErrorCode> {
+        self.handle.ask(command).await
+    }
+
+    /// Every committed image from now on.
+    pub fn committed(&self) -> broadcast::Receiver<Arc<Image>> {
+        self.committed.subscribe()
+    }
+}
+
+/// The metadata machine's place in the broker.
+pub struct MetadataShard {
+    committed_image: Image,
+    published: Arc<RwLock<Arc<Image>>>,
+    stream: broadcast::Sender<Arc<Image>>,
+    log: Log,
+    partitions: Arc<Partitions>,
+    config: Arc<Config>,
+    metrics: Metrics,
+    node_id: i32,
+    open: bool,
+    unenforced_noted: BTreeSet<String>,
+}
+
+/// Loads the metadata partition and starts its machine. Partitions are registered by `MetadataShard` as
+/// records commit; those of the loaded image when the first command commits, which is the broker's
+/// registration.
+///
+/// # Errors
+/// The metadata partition cannot be read.
+pub async fn start(
+    log: Log,
+    partitions: Arc<Partitions>,
+    config: Arc<Config>,
+    metrics: Metrics,
+    node_id: i32,
+    env: Env,
+    stop: CancellationToken,
+) -> Result<(MetadataLog, JoinHandle<()>), StorageError> {
+    let partition = log
+        .partition(PartitionId::METADATA)
+        .ok_or(StorageError::NoSuchPartition)?;
+    let image = Arc::new(RwLock::new(Arc::new(Image::default())));
+    let (committed, _) = broadcast::channel(STREAM_IMAGES);
+    let shard = MetadataShard {
+        committed_image: Image::default(),
+        published: image.clone(),
+        stream: committed.clone(),
+        log: log.clone(),
+        partitions,
+        config,
+        metrics,
+        node_id,
+        open: false,
+        unenforced_noted: BTreeSet::new(),
+    };
+    let (handle, task) = driver::start(shard, ShardLog { log, partition }, env, stop).await?;
+    let metadata = MetadataLog {
+        handle,
+        image,
+        committed,
+    };
+    Ok((metadata, task))
+}
+
+impl Shard for MetadataShard {
+    type Machine = MetadataMachine;
+
+    fn empty(&self) -> MetadataMachine {
+        MetadataMachine::new(Image::default())
+    }
+
+    fn encode(record: &MetadataRecord) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+        (None, Some(record.encode()))
+    }
+
+    fn decode(_: Option<&[u8]>, value: Option<&[u8]>) -> Result<MetadataRecord, String> {
+        let value = value.ok_or("a metadata record has no value")?;
+        MetadataRecord::decode(value).map_err(|error| format!("metadata record: {error}"))
+    }
+
+    async fn committed(
+        &mut self,
+        records: Vec<MetadataRecord>,
+        _effects: Vec<<MetadataMachine as Machine>::Effect>,
+    ) -> Result<(), StorageError> {
+        let mut touched = BTreeSet::new();
+        let mut all = false;
+        for record in &records {
+            match record {
+                MetadataRecord::Topic { topic_id, .. }
+                | MetadataRecord::Partition { topic_id, .. }
+                | MetadataRecord::PartitionChange { topic_id, .. }
+                | MetadataRecord::RemoveTopic { topic_id } => {
+                    touched.insert(*topic_id);
+                }
+                MetadataRecord::Config {
+                    resource: ConfigResource::Topic(name),
+                    ..
+                } => touched.extend(self.committed_image.names.get(name.as_str())),
+                MetadataRecord::RegisterBroker { .. } => all = true,
+                MetadataRecord::Config { .. }
+                | MetadataRecord::ProducerIds { .. }
+                | MetadataRecord::FeatureLevel { .. } => {}
+            }
+            self.committed_image
+                .apply(record)
+                .map_err(|error| StorageError::InvalidBatch(error.to_string()))?;
+            if let MetadataRecord::Config {
+                resource: ConfigResource::Topic(name),
+                ..
+            } = record
+            {
+                touched.extend(self.committed_image.names.get(name.as_str()));
+            }
+        }
+        if all && !self.open {
+            self.open().await?;
+        } else if self.open {
+            if all {
+                touched.extend(self.committed_image.topics.keys());
+            }
+            self.register(touched).await?;
+        }
+        Ok(())
+    }
+}
+
+impl MetadataShard {
+    /// The broker is registered: everything in the image gets its log, everything else goes.
+    async fn open(&mut self) -> Result<(), StorageError> {
+        self.open = true;
+        let stray: Vec<_> = self
+            .log
+            .partitions()
+            .into_iter()
+            .map(|partition| partition.id())
+            .filter(|id| *id != PartitionId::METADATA && !self.is_local(id))
+            .collect();
+        if !stray.is_empty() {
+            // A deletion that a stop interrupted.
+            tracing::info!(partitions = stray.len(), "deleting partitions of deleted topics");
+            self.log.delete(stray).await?;
+        }
+        let all = self.committed_image.topics.keys().copied().collect();
+        self.register(all).await
+    }
+
+    fn is_local(&self, id: &PartitionId) -> bool {
+        let topic = self.committed_image.topics.get(&id.topic_id);
+        topic.is_some_and(|topic| {
+            usize::try_from(id.partition).is_ok_and(|index| index < topic.partitions.len())
+        })
+    }
+
+    /// Brings the partition logs of `touched` topics in line with the image, then publishes it.
+    async fn register(&mut self, touched: BTreeSet<Uuid>) -> Result<(), StorageError> {
+        let mut wanted = Vec::new();
+        let mut removed = Vec::new();
+        for id in &touched {
+            match self.committed_image.topics.get(id) {
+                Some(topic) => {
+                    let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+                    wanted.extend((0..count).map(|partition| PartitionId {
+                        topic_id: *id,
+                        partition,
+                    }));
+                }
+                None => removed.push(*id),
+            }
+        }
+        let mut created = if wanted.is_empty() {
+            Vec::new()
+        } else {
+            self.log.create(wanted).await?
+        }
+        .into_iter();
+        for id in &touched {
+            let Some(topic) = self.committed_image.topics.get(id).cloned() else {
+                continue;
+            };
+            let overrides = self.committed_image.topic_configs(&topic.name);
+            let config = Arc::new(TopicConfig::resolve(&overrides, &self.config));
+            self.note_unenforced(&topic.name, overrides.iter());
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for (state, log) in topic.partitions.iter().zip(created.by_ref()) {
+                log.set_config(log_config(&config));
+                if state.leader == self.node_id {
+                    log.become_leader(state.leader_epoch, state.isr.clone());
+                }
+                partitions.push(log);
+            }
+            self.partitions.put(LocalTopic {
+                id: *id,
+                name: topic.name.clone(),
+                partitions,
+                config,
+            });
+        }
+        let mut doomed = Vec::new();
+        for id in removed {
+            let Some(topic) = self.partitions.remove(&id) else {
+                continue;
+            };
+            self.metrics.remove_topic(&topic.name);
+            doomed.extend(topic.partitions.iter().map(|partition| partition.id()));
+        }
+        self.publish();
+        if !doomed.is_empty() {
+            self.log.delete(doomed).await?;
+        }
+        debug_assert!(self.partitions.stray(&self.committed_image).is_empty());
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let image = Arc::new(self.committed_image.clone());
+        *self
+            .published
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = image.clone();
+        // Nobody has to listen.
+        let _ = self.stream.send(image);
+    }
+
+    /// Says once for each configuration that it is kept and shown but not enforced yet.
+    fn note_unenforced<'a>(&mut self, topic: &str, configs: impl Iterator<Item = (&'a String, &'a String)>) {
+        for (name, value) in configs {
+            if let Some(why) = crate::topic_config::not_enforced(name, value)
+                && self.unenforced_noted.insert(name.clone())
+            {
+                tracing::info!(topic, config = name, "not enforced yet: {why}");
+            }
+        }
+    }
+}
+
+fn log_config(config: &TopicConfig) -> LogConfig {
+    LogConfig {
+        flush_messages: config.flush_messages,
+        flush_ms: config.flush_ms,
+        log_append_time: config.message_timestamp_type == MessageTimestampType::LogAppendTime,
+    }
+}

@@ -1,0 +1,235 @@
+//! Everything `/metrics` shows.
+//!
+//! One `Metrics` is made at start and cloned into whoever counts something. All names stand in `families`. Three ways
+//! lead to the page: counters and histograms of the broker as a whole sit in a `prometheus` registry; counters per
+//! topic and per API are plain atomics, found without a lock once they exist; gauges per partition are asked for at the
+//! scrape and kept nowhere. Nothing here reads a clock.
+//!
+//! Labels that clients could choose are bounded: topics that exist, APIs and versions of Kafka, causes named in the
+//! code.
+
+mod families;
+mod partitions;
+mod process;
+mod quantile;
+mod registry;
+mod render;
+mod request;
+mod text;
+mod topic;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+pub use families::METRIC_FAMILIES;
+pub use partitions::{PartitionFacts, PartitionSource};
+pub use request::{ApiMetrics, Elapsed};
+pub use topic::TopicMetrics;
+
+use registry::Registered;
+use request::Apis;
+use topic::Topics;
+
+/// How far the labels of `/metrics` go into detail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Detail {
+    /// Sums only: for clusters with very many topics.
+    Broker,
+    /// Counters per topic too.
+    Topic,
+    /// Gauges per partition too.
+    #[default]
+    Partition,
+}
+
+/// The life of a broker, with the numbers Kafka's `BrokerState` gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokerState {
+    /// Not yet, or no longer.
+    NotRunning = 0,
+    /// Opening files and ports.
+    Starting = 1,
+    /// Replaying the log.
+    Recovery = 2,
+    /// Serving.
+    Running = 3,
+    /// Asked to stop; leadership moves away.
+    PendingControlledShutdown = 6,
+    /// Finishing the last requests.
+    ShuttingDown = 7,
+}
+
+/// Who knows the storage engine's own values.
+pub trait EngineSource: Send + Sync {
+    /// Short names and values, as the engine calls them; called once per scrape.
+    fn properties(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// All metrics of one broker. Cheap to clone; clones count into the same numbers.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    detail: Detail,
+    registered: Registered,
+    topics: Topics,
+    apis: Apis,
+    // Weak, because what they point to usually holds the metrics.
+    partitions: Mutex<Option<Weak<dyn PartitionSource>>>,
+    engine: Mutex<Option<Weak<dyn EngineSource>>>,
+}
+
+impl Metrics {
+    /// Metrics with all counters at zero.
+    pub fn new(detail: Detail) -> Self {
+        let (registered, request_seconds) = Registered::new();
+        Self {
+            inner: Arc::new(Inner {
+                detail,
+                registered,
+                topics: Topics::default(),
+                apis: Apis::new(request_seconds),
+                partitions: Mutex::new(None),
+                engine: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Scrapes ask this source for the partitions from now on. It is held weakly: the caller keeps it alive.
+    pub fn watch_partitions<S: PartitionSource + 'static>(&self, source: &Arc<S>) {
+        let source: Arc<dyn PartitionSource> = source.clone();
+        *lock(&self.inner.partitions) = Some(Arc::downgrade(&source));
+    }
+
+    /// Scrapes ask this source for the engine's values from now on. It is held weakly: the caller keeps it alive.
+    pub fn watch_engine<S: EngineSource + 'static>(&self, source: &Arc<S>) {
+        let source: Arc<dyn EngineSource> = source.clone();
+        *lock(&self.inner.engine) = Some(Arc::downgrade(&source));
+    }
+
+    /// The counters of a topic, made at the first call. Ask only for topics that exist: names a client made up would
+    /// stay on the page.
+    pub fn topic(&self, name: &str) -> Arc<TopicMetrics> {
+        self.inner.topics.topic(name)
+    }
+
+    /// A topic was deleted: its counters go, the sums over all topics keep its share.
+    pub fn remove_topic(&self, name: &str) {
+        self.inner.topics.remove(name);
+    }
+
+    /// The counters of an API, found by index; one block for all keys that Kafka does not have.
+    pub fn api(&self, api_key: i16) -> &ApiMetrics {
+        self.inner.apis.api(api_key)
+    }
+
+    /// Input was refused. `cause` is a name from the code, never from the input.
+    pub fn refused(&self, cause: &'static str) {
+        self.inner
+            .registered
+            .refused
+            .with_label_values(&[cause])
+            .inc();
+    }
+
+    /// A panic was caught.
+    pub fn panicked(&self) {
+        self.inner.registered.panics.inc();
+    }
+
+    /// A connection was accepted on a listener. It counts as open until the answer is dropped.
+    #[must_use = "dropping it says the connection is closed"]
+    pub fn connection(&self, listener: &str) -> OpenConnection {
+        let registered = &self.inner.registered;
+        registered.accepted.inc();
+        // Kafka counts per network thread; there is one row here, so that sums over them stay right.
+        let open = registered.connections.with_label_values(&[listener, "0"]);
+        open.inc();
+        OpenConnection {
+            open,
+            closed: registered.closed.clone(),
+        }
+    }
+
+    /// A group of appends was written together.
+    pub fn group_commit(&self, requests: usize, batches: usize, bytes: usize) {
+        let registered = &self.inner.registered;
+        registered.group_requests.observe(requests as f64);
+        registered.group_batches.observe(batches as f64);
+        registered.group_bytes.observe(bytes as f64);
+    }
+
+    /// One sync of the log returned after this long.
+    pub fn fsync(&self, took: Duration) {
+        self.inner.registered.fsyncs.inc();
+        self.inner
+            .registered
+            .fsync_seconds
+            .observe(took.as_secs_f64());
+    }
+
+    /// Whether the store failed and the log directory counts as offline.
+    pub fn log_directory_offline(&self, offline: bool) {
+        let value = i64::from(offline);
+        self.inner.registered.offline_log_directories.set(value);
+    }
+
+    /// A leader was elected from outside the in-sync replicas.
+    pub fn unclean_leader_election(&self) {
+        self.inner.registered.unclean_elections.inc();
+    }
+
+    /// Where the broker is in its life.
+    pub fn broker_state(&self, state: BrokerState) {
+        self.inner.registered.broker_state.set(state as i64);
+    }
+
+    /// Names this broker, with the address it advertises as `host:port`.
+    pub fn broker(&self, node_id: i32, address: &str) {
+        let registered = &self.inner.registered;
+        registered.broker_info.reset();
+        registered
+            .broker_info
+            .with_label_values(&[&node_id.to_string(), address])
+            .set(1);
+    }
+
+    /// Lets the request quantiles forget half of what they know. The metrics listener calls it once a minute.
+    pub fn fade_quantiles(&self) {
+        self.inner.apis.fade();
+    }
+
+    /// The page of `/metrics`. Takes some ten milliseconds with 10,000 partitions: not for async workers.
+    pub fn render(&self) -> String {
+        render::page(&self.inner)
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// A connection that counts as open.
+#[derive(Debug)]
+pub struct OpenConnection {
+    open: prometheus::IntGauge,
+    closed: prometheus::IntCounter,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.open.dec();
+        self.closed.inc();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,530 @@
+//! THE API TABLE. One row a key: range, handler, marks. From the rows come ApiVersions, the version check,
+//! the frame guard's call, decoding and encoding, the metric label, the README table and the wire tests.
+//!
+//! Called by `connection.rs` with one frame at a time. It never touches a socket, and nothing reaches a
+//! decoder that the guard has not walked. A new API is one function in `handlers/` and one row here.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse, FetchRequest, ProduceRequest};
+use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, VersionRange};
+use ottla_protocol::error_code::ErrorCode;
+use ottla_protocol::{fetch_response, guard, header};
+
+use crate::Broker;
+use crate::metrics::Elapsed;
+use crate::handlers::{
+    configs, fetch, metadata, offsets, produce, producer_ids, topics,
+};
+
+/// A client's address as this broker advertises itself to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The listener's name.
+    pub name: String,
+    /// The host clients are told.
+    pub advertised_host: String,
+    /// The port clients are told.
+    pub advertised_port: u16,
+}
+
+/// Everything a handler knows of the request besides its body. Holds no socket, so that a request can be
+/// forwarded to another broker one day.
+#[derive(Clone)]
+pub struct Ctx {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// The request's version.
+    pub api_version: i16,
+    /// The client's id as text, at most 1 KiB; empty when it gave none.
+    pub client_id: Arc<str>,
+    /// The listener it came through.
+    pub listener: Arc<Listener>,
+    /// Where it came from.
+    pub peer: SocketAddr,
+}
+
+/// What goes back to the client.
+#[derive(Debug)]
+pub enum Reply {
+    /// A whole frame, size included, in pieces.
+    Frame(Vec<Bytes>),
+    /// Nothing: the client asked for no answer.
+    Nothing,
+    /// The connection is closed; the cause is a metric label.
+    Close(&'static str),
+}
+
+/// A handler's outcome: most have the reply at hand, a produce has it once its batches are safe.
+pub enum Answer {
+    /// The reply.
+    Now(Reply),
+    /// The request has its place in the order; the reply comes later.
+    Later(BoxFuture<'static, Reply>),
+}
+
+/// What `produce` gives back: its order is fixed, its answer waits for the disk.
+pub struct Deferred<R> {
+    /// The answer.
+    pub answer: BoxFuture<'static, DeferredAnswer<R>>,
+}
+
+/// How a deferred request ends.
+pub enum DeferredAnswer<R> {
+    /// With a response.
+    Response(R),
+    /// Without one: the client asked for none.
+    Nothing,
+    /// With a closed connection; the cause is a metric label.
+    Close(&'static str),
+}
+
+/// A fetch's response with the batches apart, so that they are never copied into it.
+pub struct FetchAnswer {
+    /// The response; `records` is `None` everywhere.
+    pub response: kafka_protocol::messages::FetchResponse,
+    /// The batches of each partition, in the response's order.
+    pub records: Vec<Vec<Bytes>>,
+}
+
+/// A request on its way to its handler.
+struct Call {
+    ctx: Ctx,
+    correlation_id: i32,
+    body: Bytes,
+}
+
+type Run = Box<dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+/// A row of the table.
+pub struct Route {
+    /// The API key.
+    pub key: i16,
+    /// Its name in Kafka's words.
+    pub name: &'static str,
+    /// Versions handled.
+    pub versions: RangeInclusive<i16>,
+    /// The lowest version advertised, where that differs from the lowest handled.
+    pub advertised_min: i16,
+    /// Why it differs, and what else is special.
+    pub note: &'static str,
+    request_header_version: fn(i16) -> i16,
+    run: Run,
+}
+
+/// Fails the build when a row's range is outside of the codec's.
+struct Within<Q, const MIN: i16, const MAX: i16>(std::marker::PhantomData<Q>);
+
+impl<Q: Request, const MIN: i16, const MAX: i16> Within<Q, MIN, MAX> {
+    const HOLDS: () = {
+        let VersionRange { min, max } = Q::VERSIONS;
+        assert!(
+            min <= MIN && MIN <= MAX && MAX <= max,
+            "a row's versions are outside of the codec's range"
+        );
+    };
+}
+
+fn base<Q: Request, const MIN: i16, const MAX: i16>(name: &'static str, run: Run) -> Route {
+    let () = Within::<Q, MIN, MAX>::HOLDS;
+    Route {
+        key: Q::KEY,
+        name,
+        versions: MIN..=MAX,
+        advertised_min: MIN,
+        note: "",
+        request_header_version: Q::header_version,
+        run,
+    }
+}
+
+fn decode<Q: Request>(call: &mut Call) -> Result<Q, &'static str> {
+    let version = call.ctx.api_version;
+    let trailing = guard::check(Q::KEY, version, &call.body).map_err(|error| error.cause())?;
+    if trailing > 0 {
+        // Kafka reads past them, so they are only counted.
+        call.ctx.broker.metrics.refused("trailing_bytes");
+    }
+    Q::decode(&mut call.body, version).map_err(|_| "undecodable_request")
+}
+
+fn encode<R: Encodable + HeaderVersion>(response: &R, correlation_id: i32, version: i16) -> Reply {
+    let mut frame = BytesMut::new();
+    frame.extend_from_slice(&[0; 4]);
+    header::put_response_header(&mut frame, correlation_id, R::header_version(version));
+    if let Err(error) = response.encode(&mut frame, version) {
+        tracing::error!(%error, version, response = std::any::type_name::<R>(), "response cannot be encoded");
+        return Reply::Close("unencodable_response");
+    }
+    finish(frame)
+}
+
+fn finish(mut frame: BytesMut) -> Reply {
+    let Ok(size) = i32::try_from(frame.len() - 4) else {
+        return Reply::Close("response_too_large");
+    };
+    frame[..4].copy_from_slice(&size.to_be_bytes());
+    Reply::Frame(vec![frame.freeze()])
+}
+
+fn route<const MIN: i16, const MAX: i16, Q, H, F>(name: &'static str, handler: H) -> Route
+where
+    Q: Request + Send + 'static,
+    Q::Response: Send,
+    H: Fn(Ctx, Q) -> F + Copy + Send + Sync + 'static,
+    F: Future<Output = Q::Response> + Send + 'static,
+{
+    base::<Q, MIN, MAX>(
+        name,
+        Box::new(move |mut call| {
+            Box::pin(async move {
+                let request = match decode::<Q>(&mut call) {
+                    Ok(request) => request,
+                    Err(cause) => return Answer::Now(Reply::Close(cause)),
+                };
+                let version = call.ctx.api_version;
+                let response = handler(call.ctx, request).await;
+                Answer::Now(encode(&response, call.correlation_id, version))
+            })
+        }),
+    )
+}
+
+fn route_deferred<const MIN: i16, const MAX: i16, Q, H, F>(name: &'static str, handler: H) -> Route
+where
+    Q: Request + Send + 'static,
+    Q::Response: Send + 'static,
+    H: Fn(Ctx, Q) -> F + Copy + Send + Sync + 'static,
+    F: Future<Output = Deferred<Q::Response>> + Send + 'static,
+{
+    base::<Q, MIN, MAX>(
+        name,
+        Box::new(move |mut call| {
+            Box::pin(async move {
+                let request = match decode::<Q>(&mut call) {
+                    Ok(request) => request,
+                    Err(cause) => return Answer::Now(Reply::Close(cause)),
+                };
+                let version = call.ctx.api_version;
+                let correlation_id = call.correlation_id;
+                // The frame is no longer needed whole; what the request kept of it stays alive by itself.
+                drop(call.body);
+                let deferred = handler(call.ctx, request).await;
+                Answer::Later(Box::pin(async move {
+                    match deferred.answer.await {
+                        DeferredAnswer::Response(response) => {
+                            encode(&response, correlation_id, version)
+                        }
+                        DeferredAnswer::Nothing => Reply::Nothing,
+                        DeferredAnswer::Close(cause) => Reply::Close(cause),
+                    }
+                }))
+            })
+        }),
+    )
+}
+
+fn route_fetch<const MIN: i16, const MAX: i16, H, F>(name: &'static str, handler: H) -> Route
+where
+    H: Fn(Ctx, FetchRequest) -> F + Copy + Send + Sync + 'static,
+    F: Future<Output = FetchAnswer> + Send + 'static,
+{
+    base::<FetchRequest, MIN, MAX>(
+        name,
+        Box::new(move |mut call| {
+            Box::pin(async move {
+                let request = match decode::<FetchRequest>(&mut call) {
+                    Ok(request) => request,
+                    Err(cause) => return Answer::Now(Reply::Close(cause)),
+                };
+                let version = call.ctx.api_version;
+                let answer = handler(call.ctx, request).await;
+                let encoded = fetch_response::encode(
+                    call.correlation_id,
+                    &answer.response,
+                    &answer.records,
+                    version,
+                );
+                Answer::Now(match encoded {
+                    Ok(pieces) => Reply::Frame(pieces),
+                    Err(error) => {
+                        tracing::error!(%error, version, "fetch response cannot be encoded");
+                        Reply::Close("unencodable_response")
+                    }
+                })
+            })
+        }),
+    )
+}
+
+impl Route {
+    fn advertised_from(mut self, version: i16, note: &'static str) -> Self {
+        self.advertised_min = version;
+        self.note = note;
+        self
+    }
+
+    fn noted(mut self, note: &'static str) -> Self {
+        self.note = note;
+        self
+    }
+
+    /// Whether it is the row of `Q`.
+    fn is<Q: Request>(&self) -> bool {
+        self.key == Q::KEY
+    }
+}
+
+macro_rules! row {
+    ($route:ident, $min:literal ..= $max:literal, $name:literal, $handler:path) => {
+        $route::<$min, $max, _, _>($name, $handler)
+    };
+    ($min:literal ..= $max:literal, $name:literal, $handler:path) => {
+        route::<$min, $max, _, _, _>($name, $handler)
+    };
+}
+
+static TABLE: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    vec![
+        route_deferred::<3, 13, ProduceRequest, _, _>("Produce", produce::produce).advertised_from(
+            0,
+            "advertised from 0, or older librdkafka switches compression off (KAFKA-18659); 0-2 close the connection",
+        ),
+        row!(route_fetch, 4..=18, "Fetch", fetch::fetch),
+        row!(1..=10, "ListOffsets", offsets::list_offsets),
+        row!(0..=13, "Metadata", metadata::metadata),
+        row!(0..=4, "ApiVersions", api_versions).noted("an unknown version is answered in version 0 with error 35"),
+        row!(2..=7, "CreateTopics", topics::create_topics),
+        row!(1..=6, "DeleteTopics", topics::delete_topics),
+        row!(0..=2, "DeleteRecords", offsets::delete_records),
+        row!(0..=5, "InitProducerId", producer_ids::init_producer_id)
+            .noted("idempotent producers; a transactional id is refused until transactions exist"),
+        row!(2..=4, "OffsetForLeaderEpoch", offsets::offset_for_leader_epoch),
+        row!(1..=4, "DescribeConfigs", configs::describe_configs),
+        row!(0..=3, "CreatePartitions", topics::create_partitions),
+        row!(0..=0, "ListPartitionReassignments", topics::list_partition_reassignments),
+        row!(0..=2, "DescribeCluster", metadata::describe_cluster),
+        row!(0..=0, "DescribeTopicPartitions", metadata::describe_topic_partitions),
+    ]
+});
+
+/// The rows, by key in rising order.
+pub fn table() -> &'static [Route] {
+    &TABLE
+}
+
+/// The row of an API key.
+pub fn find(key: i16) -> Option<&'static Route> {
+    table().iter().find(|route| route.key == key)
+}
+
+/// The table as Markdown, for the README.
+pub fn markdown_table() -> String {
+    let mut text = String::from("| key | API | versions | note |\n|--|--|--|--|\n");
+    for route in table() {
+        let (min, max) = (route.versions.start(), route.versions.end());
+        let note = if route.note.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", route.note)
+        };
+        text.push_str(&format!(
+            "| {} | {} | {min}-{max} |{note} |\n",
+            route.key, route.name
+        ));
+    }
+    text
+}
+
+/// What a connection knows of where its requests come from.
+#[derive(Clone)]
+pub struct Origin {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// The listener.
+    pub listener: Arc<Listener>,
+    /// The peer.
+    pub peer: SocketAddr,
+}
+
+/// How a frame may run beside others of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// A produce: may begin while earlier produces wait for the disk.
+    Overlaps,
+    /// A fetch: may wait long, and is dropped when the client goes away.
+    Parks,
+    /// Anything else: begins when all earlier ones are answered.
+    Alone,
+}
+
+/// How the frame's request may run; decided from its first bytes.
+pub fn order(frame: &[u8]) -> Order {
+    match header::peek(frame) {
+        Ok((ProduceRequest::KEY, _, _)) => Order::Overlaps,
+        Ok((FetchRequest::KEY, _, _)) => Order::Parks,
+        _ => Order::Alone,
+    }
+}
+
+/// Runs one frame's request.
+pub async fn handle(origin: Origin, frame: Bytes) -> Answer {
+    let Ok((key, version, correlation_id)) = header::peek(&frame) else {
+        return Answer::Now(Reply::Close("short_header"));
+    };
+    let Some(route) = find(key) else {
+        return Answer::Now(Reply::Close("unknown_api"));
+    };
+    if !route.versions.contains(&version) {
+        if route.is::<ApiVersionsRequest>() {
+            return Answer::Now(unsupported_api_versions(correlation_id));
+        }
+        return Answer::Now(Reply::Close("unsupported_version"));
+    }
+    let parsed = header::parse(&frame, (route.request_header_version)(version));
+    let Ok((request_header, body)) = parsed else {
+        return Answer::Now(Reply::Close("bad_header"));
+    };
+    let request_bytes = frame.len();
+    drop(frame);
+    let client_id = client_text(request_header.client_id.as_deref());
+    let broker = origin.broker.clone();
+    tracing::debug!(api = route.name, version, client = %client_id, peer = %origin.peer, "request");
+    let began = broker.env.monotonic();
+    let ctx = Ctx {
+        broker: origin.broker,
+        api_version: version,
+        client_id,
+        listener: origin.listener,
+        peer: origin.peer,
+    };
+    let answer = (route.run)(Call {
+        ctx,
+        correlation_id,
+        body,
+    })
+    .await;
+    let local = broker.env.monotonic().saturating_sub(began);
+    match answer {
+        Answer::Now(reply) => {
+            record(&broker, route, version, request_bytes, began, local);
+            Answer::Now(reply)
+        }
+        Answer::Later(later) => Answer::Later(Box::pin(async move {
+            let reply = later.await;
+            record(&broker, route, version, request_bytes, began, local);
+            reply
+        })),
+    }
+}
+
+fn record(
+    broker: &Broker,
+    route: &Route,
+    version: i16,
+    request_bytes: usize,
+    began: Duration,
+    local: Duration,
+) {
+    let total = broker.env.monotonic().saturating_sub(began);
+    let elapsed = Elapsed {
+        local,
+        remote: total.saturating_sub(local),
+        total,
+        ..Elapsed::default()
+    };
+    broker
+        .metrics
+        .api(route.key)
+        .record(version, ErrorCode::None.code(), request_bytes, &elapsed);
+}
+
+/// The client id for logs and metrics: lossy text of at most 1 KiB.
+fn client_text(raw: Option<&[u8]>) -> Arc<str> {
+    let raw = raw.unwrap_or_default();
+    let shown = &raw[..raw.len().min(1024)];
+    String::from_utf8_lossy(shown).into()
+}
+
+fn advertised() -> Vec<ApiVersion> {
+    table()
+        .iter()
+        .map(|route| {
+            ApiVersion::default()
+                .with_api_key(route.key)
+                .with_min_version(route.advertised_min)
+                .with_max_version(*route.versions.end())
+        })
+        .collect()
+}
+
+/// A version of ApiVersions that is not known is answered in version 0 with error 35 and the list, from
+/// which the client picks a lower one (KIP-511).
+fn unsupported_api_versions(correlation_id: i32) -> Reply {
+    let response = ApiVersionsResponse::default()
+        .with_error_code(ErrorCode::UnsupportedVersion.code())
+        .with_api_keys(advertised());
+    encode(&response, correlation_id, 0)
+}
+
+/// ApiVersions 0..=4.
+///
+/// 1 adds the throttle time; 3 is flexible but keeps response header 0 (KIP-511), brings the client's software
+/// name and version, which are checked, and finalized features: none is served, so none is named.
+async fn api_versions(ctx: Ctx, request: ApiVersionsRequest) -> ApiVersionsResponse {
+    let named = ctx.api_version < 3
+        || (is_software_name(&request.client_software_name)
+            && is_software_name(&request.client_software_version));
+    if !named {
+        return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
+    }
+    ApiVersionsResponse::default().with_api_keys(advertised())
+}
+
+/// Letters and digits, with dots and dashes inside (Kafka's `ApiVersionsRequest.isValid`).
+fn is_software_name(name: &str) -> bool {
+    let word = |byte: &u8| byte.is_ascii_alphanumeric();
+    let bytes = name.as_bytes();
+    bytes.first().is_some_and(word)
+        && bytes.last().is_some_and(word)
+        && bytes
+            .iter()
+            .all(|byte| word(byte) || *byte == b'.' || *byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_in_order_and_each_key_has_one() {
+        assert!(table().is_sorted_by_key(|route| route.key));
+        let mut keys: Vec<_> = table().iter().map(|route| route.key).collect();
+        keys.dedup();
+        assert_eq!(keys.len(), table().len());
+    }
+
+    #[test]
+    fn software_names() {
+        for good in ["a", "librdkafka", "apache-kafka-java", "2.0.2", "v1.0-2"] {
+            assert!(is_software_name(good), "{good}");
+        }
+        for bad in ["", "a b!", "-a", "a.", "ä"] {
+            assert!(!is_software_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn client_ids_are_capped_and_always_text() {
+        assert_eq!(&*client_text(None), "");
+        assert_eq!(&*client_text(Some(b"ab\xff")), "ab\u{fffd}");
+        assert!(client_text(Some(&[b'x'; 32_767])).len() == 1024);
+    }
+}

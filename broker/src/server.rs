@@ -1,0 +1,246 @@
+//! Listeners: accept, count, limit, and hand each connection to `connection.rs`. Started by `lib.rs`.
+//!
+//! A connection that panics ends alone and raises a counter. Refusing a new connection never touches an old one.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use ottla_protocol::frame::FrameLimits;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Broker;
+use crate::connection;
+use crate::rate_limit::RateLimit;
+use crate::router::{Listener, Origin};
+
+/// After a failed accept, for instance without file descriptors left, this long until the next one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Ends of a connection that are part of normal life.
+const ORDINARY_ENDS: [&str; 5] = [
+    "closed_by_client",
+    "shutdown",
+    "idle",
+    "read_error",
+    "write_error",
+];
+
+/// All connections of all listeners.
+pub struct Connections {
+    max: usize,
+    max_per_ip: usize,
+    max_per_second: usize,
+    counts: Mutex<Counts>,
+    log: RateLimit,
+}
+
+#[derive(Default)]
+struct Counts {
+    total: usize,
+    by_ip: HashMap<IpAddr, usize>,
+    second: u64,
+    in_second: usize,
+}
+
+/// A counted connection; uncounted when dropped.
+struct Counted {
+    connections: Arc<Connections>,
+    ip: IpAddr,
+}
+
+impl Connections {
+    /// No connections yet, with the limits of `config`.
+    pub fn new(config: &crate::config::Config) -> Self {
+        Self {
+            max: config.max_connections,
+            max_per_ip: config.max_connections_per_ip,
+            max_per_second: config.max_connection_creation_rate,
+            counts: Mutex::default(),
+            log: RateLimit::new(),
+        }
+    }
+
+    /// Counts a new connection, or says which limit it meets.
+    fn admit(self: &Arc<Self>, ip: IpAddr, second: u64) -> Result<Counted, &'static str> {
+        // An IPv4 peer counts the same through an IPv6 socket.
+        let ip = ip.to_canonical();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.second != second {
+            counts.second = second;
+            counts.in_second = 0;
+        }
+        if counts.total >= self.max {
+            return Err("max_connections");
+        }
+        if counts.in_second >= self.max_per_second {
+            return Err("max_connection_creation_rate");
+        }
+        let of_ip = counts.by_ip.get(&ip).copied().unwrap_or(0);
+        if of_ip >= self.max_per_ip {
+            return Err("max_connections_per_ip");
+        }
+        counts.total += 1;
+        counts.in_second += 1;
+        counts.by_ip.insert(ip, of_ip + 1);
+        Ok(Counted {
+            connections: self.clone(),
+            ip,
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self
+            .connections
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        counts.total -= 1;
+        if let Some(of_ip) = counts.by_ip.get_mut(&self.ip) {
+            *of_ip -= 1;
+            if *of_ip == 0 {
+                counts.by_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// Accepts until `stop`; every connection is a task of `tasks`.
+pub async fn accept(
+    broker: Arc<Broker>,
+    socket: TcpListener,
+    listener: Arc<Listener>,
+    connections: Arc<Connections>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Old connections go on; new ones wait in the backlog.
+                broker.metrics.refused("accept_error");
+                if let Some(more) = connections.log.admit("accept_error", broker.env.now_ms()) {
+                    tracing::warn!(%error, more, "cannot accept a connection");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        match connections.admit(peer.ip(), broker.env.monotonic().as_secs()) {
+            Ok(counted) => {
+                let origin = Origin {
+                    broker: broker.clone(),
+                    listener: listener.clone(),
+                    peer,
+                };
+                tasks.spawn(one(stream, origin, counted, stop.clone()));
+            }
+            Err(limit) => {
+                broker.metrics.refused(limit);
+                if let Some(more) = connections.log.admit(limit, broker.env.now_ms()) {
+                    tracing::warn!(%peer, limit, more, "connection refused");
+                }
+            }
+        }
+    }
+}
+
+async fn one(stream: TcpStream, origin: Origin, counted: Counted, stop: CancellationToken) {
+    let broker = origin.broker.clone();
+    let peer: SocketAddr = origin.peer;
+    let open = broker.metrics.connection(&origin.listener.name);
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "cannot switch off delayed sending");
+    }
+    let limits = FrameLimits::new(broker.config.socket_request_max_bytes);
+    let idle = broker
+        .config
+        .connections_max_idle_ms
+        .map_or(Duration::MAX, Duration::from_millis);
+    let served = connection::serve(stream, origin, limits, idle, stop);
+    let cause = AssertUnwindSafe(served)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            broker.metrics.panicked();
+            tracing::error!(%peer, "a connection's task panicked");
+            "panic"
+        });
+    if ORDINARY_ENDS.contains(&cause) {
+        tracing::debug!(%peer, cause, "connection ended");
+    } else {
+        broker.metrics.refused(cause);
+        let log = &counted.connections.log;
+        if let Some(more) = log.admit(cause, broker.env.now_ms()) {
+            tracing::info!(%peer, cause, more, "connection closed");
+        }
+    }
+    drop(open);
+    drop(counted);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(max: usize, per_ip: usize, per_second: usize) -> Arc<Connections> {
+        Arc::new(Connections {
+            max,
+            max_per_ip: per_ip,
+            max_per_second: per_second,
+            counts: Mutex::default(),
+            log: RateLimit::new(),
+        })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn limits_hold_and_end_with_the_connections() {
+        let connections = connections(3, 2, 100);
+        let first = connections.admit(ip("10.0.0.1"), 0).ok().expect("room");
+        let _second = connections
+            .admit(ip("::ffff:10.0.0.1"), 0)
+            .ok()
+            .expect("room");
+        assert_eq!(
+            connections.admit(ip("10.0.0.1"), 0).err(),
+            Some("max_connections_per_ip")
+        );
+        let _third = connections.admit(ip("10.0.0.2"), 0).ok().expect("room");
+        assert_eq!(
+            connections.admit(ip("10.0.0.3"), 0).err(),
+            Some("max_connections")
+        );
+        drop(first);
+        assert!(connections.admit(ip("10.0.0.1"), 0).is_ok());
+    }
+
+    #[test]
+    fn the_rate_counts_anew_every_second() {
+        let connections = connections(100, 100, 2);
+        let held: Vec<_> = (0..2)
+            .map(|_| connections.admit(ip("10.0.0.1"), 7).ok().expect("room"))
+            .collect();
+        assert_eq!(
+            connections.admit(ip("10.0.0.1"), 7).err(),
+            Some("max_connection_creation_rate")
+        );
+        assert!(connections.admit(ip("10.0.0.1"), 8).is_ok());
+        drop(held);
+    }
+}

@@ -1,0 +1,42 @@
+//! franz-go, which begins with the newest ApiVersions it knows and is idempotent by default, against a real broker.
+
+use ottla_integration_tests::clients::franz_go;
+use ottla_integration_tests::round_trip::{Client, PARTITIONS};
+use ottla_integration_tests::{Broker, TempDir};
+
+fn with_client(name: &str, test: impl Fn(Client)) {
+    let folder = TempDir::new(name);
+    let broker = Broker::start(
+        folder.path(),
+        &[("num.partitions", &PARTITIONS.to_string())],
+    );
+    test(Client {
+        broker: &broker,
+        program: franz_go,
+    });
+}
+
+#[test]
+fn keyed_text_comes_back_with_the_defaults_without_idempotence_and_in_every_codec() {
+    let settings: [&[&str]; 6] = [
+        &[],
+        &["idempotent=false"],
+        &["codec=none"],
+        &["codec=gzip"],
+        &["codec=lz4"],
+        &["codec=zstd"],
+    ];
+    with_client("franz-text", |client| {
+        client.keyed_text_comes_back(&settings)
+    });
+}
+
+#[test]
+fn unusual_records_come_back() {
+    with_client("franz-unusual", |client| client.unusual_records_come_back());
+}
+
+#[test]
+fn an_assigned_consumer_starts_where_it_is_told() {
+    with_client("franz-starts", |client| client.every_start_is_found());
+}

@@ -1,0 +1,50 @@
+//! confluent-kafka (librdkafka 2.x, which speaks topic ids and newer versions than kcat's) against a real broker.
+
+use ottla_integration_tests::clients::confluent_kafka;
+use ottla_integration_tests::round_trip::{Client, PARTITIONS};
+use ottla_integration_tests::{Broker, TempDir};
+
+fn with_client(name: &str, test: impl Fn(Client)) {
+    let folder = TempDir::new(name);
+    let broker = Broker::start(
+        folder.path(),
+        &[("num.partitions", &PARTITIONS.to_string())],
+    );
+    test(Client {
+        broker: &broker,
+        program: || confluent_kafka("client.py"),
+    });
+}
+
+#[test]
+fn keyed_text_comes_back_with_the_defaults_idempotence_every_codec_and_every_acks() {
+    let settings: [&[&str]; 8] = [
+        &[],
+        &["enable.idempotence=true"],
+        &["compression.type=gzip"],
+        &["compression.type=snappy"],
+        &["compression.type=lz4"],
+        &["compression.type=zstd"],
+        &[
+            "enable.idempotence=true",
+            "compression.type=zstd",
+            "linger.ms=50",
+        ],
+        &["acks=1"],
+    ];
+    with_client("librdkafka-text", |client| {
+        client.keyed_text_comes_back(&settings)
+    });
+}
+
+#[test]
+fn unusual_records_come_back() {
+    with_client("librdkafka-unusual", |client| {
+        client.unusual_records_come_back()
+    });
+}
+
+#[test]
+fn an_assigned_consumer_starts_where_it_is_told() {
+    with_client("librdkafka-starts", |client| client.every_start_is_found());
+}

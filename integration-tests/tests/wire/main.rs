@@ -1,0 +1,105 @@
+//! The wire test: every row of the API table at every version, against a real broker process.
+//!
+//! Each row has two stories here. One request succeeds, and its answer is looked at field by field; one fails with
+//! the error that Kafka names for it. `wire.rs` of the library checks of every single answer that the codec reads it
+//! to its last byte. A row without a story fails the test, so that a new API cannot be forgotten. What spans several
+//! requests (order, long polls, sessions, sequences, restarts) stands in the sibling files.
+//!
+//! Nothing here sleeps: a test waits for an answer, or for the end of a process.
+
+mod clusters;
+mod fetches;
+mod logs;
+mod order;
+mod producers;
+mod requests;
+mod sessions;
+mod topics;
+mod versions;
+
+use kafka_protocol::messages::ApiKey;
+use ottla::router;
+use ottla_integration_tests::wire::Wire;
+use ottla_integration_tests::{Broker, TempDir};
+
+/// Where the stories play: one broker, one connection.
+struct Stage {
+    broker: Broker,
+    wire: Wire,
+}
+
+impl Stage {
+    /// A connection for what ends in a closed one.
+    fn another(&self) -> Wire {
+        Wire::connect(&self.broker)
+    }
+}
+
+/// Both stories of a row; they are told at each of its versions.
+struct Row {
+    key: ApiKey,
+    succeeds: fn(&mut Stage, i16),
+    fails: fn(&mut Stage, i16),
+}
+
+const fn row(key: ApiKey, succeeds: fn(&mut Stage, i16), fails: fn(&mut Stage, i16)) -> Row {
+    Row {
+        key,
+        succeeds,
+        fails,
+    }
+}
+
+const ROWS: &[Row] = &[
+    row(ApiKey::Produce, logs::produce_succeeds, logs::produce_fails),
+    row(ApiKey::Fetch, logs::fetch_succeeds, logs::fetch_fails),
+    row(ApiKey::ListOffsets, logs::list_offsets_succeeds, logs::list_offsets_fails),
+    row(ApiKey::Metadata, clusters::metadata_succeeds, clusters::metadata_fails),
+    row(ApiKey::ApiVersions, versions::api_versions_succeeds, versions::api_versions_fails),
+    row(ApiKey::CreateTopics, topics::create_topics_succeeds, topics::create_topics_fails),
+    row(ApiKey::DeleteTopics, topics::delete_topics_succeeds, topics::delete_topics_fails),
+    row(ApiKey::DeleteRecords, logs::delete_records_succeeds, logs::delete_records_fails),
+    row(ApiKey::InitProducerId, producers::init_producer_id_succeeds, producers::init_producer_id_fails),
+    row(ApiKey::OffsetForLeaderEpoch, logs::leader_epoch_succeeds, logs::leader_epoch_fails),
+    row(ApiKey::DescribeConfigs, clusters::describe_configs_succeeds, clusters::describe_configs_fails),
+    row(ApiKey::CreatePartitions, topics::create_partitions_succeeds, topics::create_partitions_fails),
+    row(ApiKey::ListPartitionReassignments, topics::list_reassignments_succeeds, versions::newer_version_fails),
+    row(ApiKey::DescribeCluster, clusters::describe_cluster_succeeds, clusters::describe_cluster_fails),
+    row(
+        ApiKey::DescribeTopicPartitions,
+        clusters::describe_topic_partitions_succeeds,
+        clusters::describe_topic_partitions_fails,
+    ),
+];
+
+/// Partitions of a topic that does not say how many it wants.
+const DEFAULT_PARTITIONS: i32 = 3;
+
+#[test]
+fn every_row_at_every_version_succeeds_and_fails_as_kafka_does() {
+    let folder = TempDir::new("wire-rows");
+    let broker = Broker::start(folder.path(), &[("num.partitions", "3")]);
+    let wire = Wire::connect(&broker);
+    let mut stage = Stage { broker, wire };
+    for route in router::table() {
+        let row = ROWS
+            .iter()
+            .find(|row| row.key as i16 == route.key)
+            .unwrap_or_else(|| panic!("no stories of {} (key {})", route.name, route.key));
+        for version in route.versions.clone() {
+            println!("{} v{version} succeeds", route.name);
+            (row.succeeds)(&mut stage, version);
+            println!("{} v{version} fails", route.name);
+            (row.fails)(&mut stage, version);
+        }
+    }
+    assert_eq!(ROWS.len(), router::table().len(), "stories without a row");
+}
+
+/// A broker over a folder of its own, and a connection to it.
+fn started(name: &str, properties: &[(&str, &str)]) -> (TempDir, Broker, Wire) {
+    let folder = TempDir::new(name);
+    let broker = Broker::start(folder.path(), properties);
+    let wire = Wire::connect(&broker);
+    (folder, broker, wire)
+}

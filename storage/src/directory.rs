@@ -1,0 +1,312 @@
+//! The data directory around the two databases: its lock, its identity and the clean-shutdown marker.
+//! Opened by the broker before either database; it never reads or writes a log.
+//!
+//! Invariants: `meta.properties` is written whole (temporary file, sync, rename, sync of the folder) before
+//! either database exists; the marker is removed at start and written last at stop, so that its absence
+//! means an unclean stop; nothing is changed in a directory that is refused.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use uuid::Uuid;
+
+use crate::error::OpenError;
+
+/// The data format that this release writes; it reads every version up to it.
+pub const FORMAT_VERSION: u32 = 1;
+
+const IDENTITY_FILE: &str = "meta.properties";
+const LOCK_FILE: &str = ".lock";
+const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
+
+/// Who this broker is; made at the first start and kept for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's id: a UUID in Kafka's 22-character base64 form.
+    pub cluster_id: String,
+    /// This node's id.
+    pub node_id: i32,
+    /// This directory's id.
+    pub directory_id: Uuid,
+}
+
+/// A locked data directory. The lock ends with this value, or with the process.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    identity: Identity,
+    unclean: bool,
+    _lock: File,
+}
+
+fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
+    let path = path.display().to_string();
+    move |source| OpenError::Io { what, path, source }
+}
+
+fn sync_folder(path: &Path) -> Result<(), OpenError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io("cannot sync folder", path))
+}
+
+/// Writes a file so that after a power cut it is there whole or not at all.
+fn write_whole(folder: &Path, name: &str, content: &str) -> Result<(), OpenError> {
+    let temporary = folder.join(format!("{name}.tmp"));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, folder.join(name))
+    };
+    write().map_err(io("cannot write", &folder.join(name)))?;
+    sync_folder(folder)
+}
+
+fn parse_identity(path: &Path, text: &str) -> Result<(u32, Identity), OpenError> {
+    let bad = |reason: String| OpenError::BadIdentity {
+        file: path.display().to_string(),
+        reason,
+    };
+    let fields: BTreeMap<&str, &str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.trim(), value.trim()))
+        .collect();
+    let field = |name: &str| {
+        fields
+            .get(name)
+            .copied()
+            .ok_or_else(|| bad(format!("{name} is missing")))
+    };
+    let number = |name: &str| -> Result<i64, OpenError> {
+        let value = field(name)?;
+        value
+            .parse()
+            .map_err(|_| bad(format!("{name}={value} is no number")))
+    };
+    let version = u32::try_from(number("format.version")?)
+        .map_err(|_| bad("format.version is negative".to_owned()))?;
+    let node_id =
+        i32::try_from(number("node.id")?).map_err(|_| bad("node.id is too large".to_owned()))?;
+    let directory = field("directory.id")?;
+    let directory_id = Uuid::parse_str(directory)
+        .map_err(|_| bad(format!("directory.id={directory} is no UUID")))?;
+    let identity = Identity {
+        cluster_id: field("cluster.id")?.to_owned(),
+        node_id,
+        directory_id,
+    };
+    Ok((version, identity))
+}
+
+impl DataDirectory {
+    /// Opens `path`, creating it with the identity that `fresh` makes when it is new.
+    ///
+    /// # Errors
+    /// In use, of a newer format, of another node, damaged, or not writable; nothing is changed then.
+    pub fn open(
+        path: &Path,
+        node_id: Option<i32>,
+        fresh: impl FnOnce() -> Identity,
+    ) -> Result<Self, OpenError> {
+        let identity_path = path.join(IDENTITY_FILE);
+        let found = match fs::read_to_string(&identity_path) {
+            Ok(text) => Some(parse_identity(&identity_path, &text)?),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(io("cannot read", &identity_path)(error)),
+        };
+        if let Some((version, identity)) = &found {
+            if *version > FORMAT_VERSION {
+                return Err(OpenError::NewerFormat {
+                    dir: path.display().to_string(),
+                    found: *version,
+                    supported: FORMAT_VERSION,
+                });
+            }
+            if let Some(configured) = node_id.filter(|node| *node != identity.node_id) {
+                return Err(OpenError::OtherNode {
+                    dir: path.display().to_string(),
+                    configured,
+                    found: identity.node_id,
+                });
+            }
+        } else if path.join("log").exists() {
+            return Err(OpenError::BadIdentity {
+                file: identity_path.display().to_string(),
+                reason: "the file is missing beside a log".to_owned(),
+            });
+        }
+        fs::create_dir_all(path).map_err(io("cannot create data directory", path))?;
+        let lock_path = path.join(LOCK_FILE);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(io("cannot open", &lock_path))?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(OpenError::InUse {
+                dir: path.display().to_string(),
+            });
+        }
+        let marker = path.join(CLEAN_SHUTDOWN_FILE);
+        let clean = marker.exists();
+        let is_new = found.is_none();
+        let identity = match found {
+            Some((_, identity)) => identity,
+            None => {
+                let identity = fresh();
+                let content = format!(
+                    "# Written once at the first start. Do not edit.\nformat.version={FORMAT_VERSION}\n\
+                     cluster.id={}\nnode.id={}\ndirectory.id={}\n",
+                    identity.cluster_id, identity.node_id, identity.directory_id
+                );
+                write_whole(path, IDENTITY_FILE, &content)?;
+                identity
+            }
+        };
+        if clean {
+            fs::remove_file(&marker).map_err(io("cannot remove", &marker))?;
+            sync_folder(path)?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            identity,
+            unclean: !clean && !is_new,
+            _lock: lock,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who this broker is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether the last run ended without closing the log: killed, crashed or power cut.
+    pub fn was_unclean(&self) -> bool {
+        self.unclean
+    }
+
+    /// Marks a clean stop; the last thing a broker writes.
+    ///
+    /// # Errors
+    /// When the marker cannot be written: the next start then counts as unclean, which is safe.
+    pub fn close(self) -> Result<(), OpenError> {
+        write_whole(&self.path, CLEAN_SHUTDOWN_FILE, "")
+    }
+}
+
+/// A folder for one test, removed at its end.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    /// A fresh empty folder whose name holds `name` and the process id.
+    ///
+    /// # Panics
+    /// When the folder cannot be made.
+    pub fn new(name: &str) -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("ottla-{name}-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).expect("the temporary folder is writable");
+        Self(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh() -> Identity {
+        Identity {
+            cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".to_owned(),
+            node_id: 1,
+            directory_id: Uuid::from_u128(7),
+        }
+    }
+
+    fn snapshot(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(path)
+            .expect("lists")
+            .map(|entry| entry.expect("entry").path())
+            .map(|path| (path.clone(), fs::read(&path).unwrap_or_default()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn identity_stays_and_only_a_closed_directory_is_clean() {
+        let dir = TempDir::new("identity");
+        let path = dir.path().join("data");
+        let opened = DataDirectory::open(&path, Some(1), fresh).expect("opens");
+        assert!(!opened.was_unclean(), "a new directory has nothing to lose");
+        drop(opened);
+        let opened = DataDirectory::open(&path, None, || panic!("made once")).expect("opens");
+        assert!(opened.was_unclean());
+        assert_eq!(*opened.identity(), fresh());
+        opened.close().expect("closes");
+        let opened = DataDirectory::open(&path, None, fresh).expect("opens");
+        assert!(!opened.was_unclean());
+    }
+
+    #[test]
+    fn a_second_process_is_refused() {
+        let dir = TempDir::new("in-use");
+        let held = DataDirectory::open(dir.path(), None, fresh).expect("opens");
+        let before = snapshot(dir.path());
+        let refused = DataDirectory::open(dir.path(), None, fresh).expect_err("in use");
+        assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
+        assert_eq!(snapshot(dir.path()), before);
+        drop(held);
+        DataDirectory::open(dir.path(), None, fresh).expect("opens");
+    }
+
+    #[test]
+    fn a_newer_format_another_node_and_damage_are_refused_and_nothing_changes() {
+        let cases = [
+            ("format.version=2\ncluster.id=x\nnode.id=1\ndirectory.id=00000000-0000-0000-0000-000000000007\n", "format version 2"),
+            ("format.version=1\ncluster.id=x\nnode.id=3\ndirectory.id=00000000-0000-0000-0000-000000000007\n", "node.id=3"),
+            ("format.version=one\n", "no number"),
+            ("", "is missing"),
+        ];
+        for (content, said) in cases {
+            let dir = TempDir::new("refused");
+            fs::write(dir.path().join(IDENTITY_FILE), content).expect("writes");
+            fs::write(dir.path().join(CLEAN_SHUTDOWN_FILE), "").expect("writes");
+            let before = snapshot(dir.path());
+            let refused = DataDirectory::open(dir.path(), Some(1), fresh).expect_err(content);
+            assert!(refused.to_string().contains(said), "{refused}");
+            assert!(!refused.to_string().contains('\n'), "one line");
+            assert_eq!(snapshot(dir.path()), before);
+        }
+        let dir = TempDir::new("no-identity");
+        fs::create_dir(dir.path().join("log")).expect("makes");
+        assert!(DataDirectory::open(dir.path(), None, fresh).is_err());
+    }
+}

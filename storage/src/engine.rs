@@ -1,0 +1,207 @@
+//! The narrow seam between partition logs and the key-value store below them.
+//!
+//! Called by the rest of this crate only. An engine orders keys, applies a set of operations atomically
+//! and can make everything written so far durable; it knows nothing of topics, offsets or batches.
+//!
+//! Invariants every engine keeps (`conformance.rs` is the one suite that says so):
+//! * after `write` returned, every later read sees the operations, and they survive a kill of the process;
+//! * after `sync` returned, everything whose `write` returned before `sync` began survives a power cut;
+//! * a failed `write` or `sync` is never retried by the engine, and the caller must not go on writing.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::error::EngineError;
+
+/// A family of keys. `Log` is a database of its own and holds all truth; the others are views of it
+/// in a second database, rebuilt from the log whenever they are in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// Partition logs, bindings and all that is derived with them (`keys.rs`).
+    Log,
+    /// View of the metadata partition.
+    Topics,
+    /// View of committed offsets.
+    Offsets,
+    /// View of consumer groups.
+    Groups,
+    /// View of transactions.
+    Transactions,
+}
+
+impl Family {
+    /// All families, `Log` first.
+    pub const ALL: [Family; 5] = [
+        Family::Log,
+        Family::Topics,
+        Family::Offsets,
+        Family::Groups,
+        Family::Transactions,
+    ];
+
+    /// The name of the column family on disk. Frozen: part of the data format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Log => "default",
+            Family::Topics => "topics",
+            Family::Offsets => "offsets",
+            Family::Groups => "groups",
+            Family::Transactions => "txn",
+        }
+    }
+
+    /// Whether the family lives in the `log` database (else in `meta`).
+    pub fn in_log(self) -> bool {
+        self == Family::Log
+    }
+}
+
+/// One operation of a write.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// Sets `key` to `value`.
+    Put {
+        /// Where the key lives.
+        family: Family,
+        /// The whole key.
+        key: Vec<u8>,
+        /// The whole value.
+        value: Bytes,
+    },
+    /// Removes `key`, present or not.
+    Delete {
+        /// Where the key lives.
+        family: Family,
+        /// The whole key.
+        key: Vec<u8>,
+    },
+    /// Removes every key in `from..to`.
+    DeleteRange {
+        /// Where the keys live.
+        family: Family,
+        /// First key removed.
+        from: Vec<u8>,
+        /// First key kept.
+        to: Vec<u8>,
+    },
+}
+
+impl Op {
+    /// The family the operation touches.
+    pub fn family(&self) -> Family {
+        match self {
+            Op::Put { family, .. } | Op::Delete { family, .. } | Op::DeleteRange { family, .. } => {
+                *family
+            }
+        }
+    }
+}
+
+/// Operations that are applied together or not at all, in order. All of them belong to one database:
+/// either only `Family::Log` or only the others.
+#[derive(Debug, Clone, Default)]
+pub struct WriteOps {
+    ops: Vec<Op>,
+    bytes: usize,
+}
+
+impl WriteOps {
+    /// An empty set of operations.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a put.
+    pub fn put(&mut self, family: Family, key: Vec<u8>, value: impl Into<Bytes>) {
+        let value = value.into();
+        self.bytes += key.len() + value.len();
+        self.ops.push(Op::Put { family, key, value });
+    }
+
+    /// Adds a delete.
+    pub fn delete(&mut self, family: Family, key: Vec<u8>) {
+        self.bytes += key.len();
+        self.ops.push(Op::Delete { family, key });
+    }
+
+    /// Adds the removal of all keys in `from..to`; nothing when the range is empty.
+    pub fn delete_range(&mut self, family: Family, from: Vec<u8>, to: Vec<u8>) {
+        if from < to {
+            self.bytes += from.len() + to.len();
+            self.ops.push(Op::DeleteRange { family, from, to });
+        }
+    }
+
+    /// Moves all of `other` behind what is here.
+    pub fn append(&mut self, mut other: WriteOps) {
+        self.bytes += other.bytes;
+        self.ops.append(&mut other.ops);
+    }
+
+    /// The operations in order.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// Sum of key and value lengths, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+}
+
+/// Where a scan begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a> {
+    /// At the first key that is equal or greater.
+    At(&'a [u8]),
+    /// At the greatest key that is at most `key`, if that is at least `lower`; else at the first key after `key`.
+    Floor {
+        /// The key looked for.
+        key: &'a [u8],
+        /// No key below this one is visited.
+        lower: &'a [u8],
+    },
+}
+
+/// What a scan hands every key and value to; the slices live only for the call.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// An ordered, atomic, crash-safe key-value store. See the file's head for what it guarantees.
+pub trait Engine: Send + Sync + 'static {
+    /// Applies the operations atomically. Safe from a kill of the process when it returns, not from a power cut.
+    fn write(&self, ops: &WriteOps) -> Result<(), EngineError>;
+
+    /// Makes every write of `Family::Log` that returned before this call began safe from a power cut.
+    /// Views need no sync: they are rebuilt from the log.
+    fn sync(&self) -> Result<(), EngineError>;
+
+    /// The value of one key.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
+
+    /// Visits keys in ascending order from `start` to before `to`, until the visitor breaks.
+    /// An error of the store is an `Err`, never a shorter scan.
+    fn scan(
+        &self,
+        family: Family,
+        start: Start<'_>,
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), EngineError>;
+
+    /// The greatest key in `from..to` with its value.
+    fn last(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError>;
+
+    /// Gauges for `/metrics`: short names and values, in the engine's own vocabulary.
+    fn properties(&self) -> Vec<(&'static str, u64)>;
+}

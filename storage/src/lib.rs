@@ -1,0 +1,32 @@
+//! Partition logs over a narrow engine; synchronous code with two threads of its own.
+//!
+//! What is safe when (`partition.rs` holds the offsets, `writer.rs` the order):
+//!
+//! ```text
+//! log start <= last stable offset <= high watermark <= committed end <= log end
+//!
+//! written      the engine's write returned: survives a kill of the process
+//! fsynced end  a sync that began afterwards returned: survives a power cut
+//! committed    fsynced with flush.messages=1 (the default here); written when it is larger and not yet due
+//! ```
+//!
+//! `acks=1` is answered when the committed end has passed the batch, `acks=all` when the high watermark has;
+//! on one node they are equal, through the same code as with followers. Internal topics and metadata are
+//! appended with `flush.messages=1`. What is recovered at open is synced before the high watermark covers it.
+
+#[cfg(test)]
+mod conformance;
+pub mod directory;
+pub mod engine;
+pub mod error;
+pub mod keys;
+pub mod log;
+#[cfg(test)]
+mod log_tests;
+pub mod memory;
+pub mod partition;
+pub mod producers;
+mod recovery;
+pub mod rocks;
+pub mod waiters;
+mod writer;

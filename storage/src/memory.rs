@@ -1,0 +1,296 @@
+//! An engine in memory for tests: an ordered map that forgets unsynced writes on a simulated power cut and
+//! fails on demand. Never used by a running broker.
+//!
+//! Invariant: `live` is what reads see; `durable` plus the `unsynced` writes in order is equal to it.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+use bytes::Bytes;
+
+use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
+use crate::error::EngineError;
+
+type Map = BTreeMap<(Family, Vec<u8>), Bytes>;
+
+#[derive(Debug, Default)]
+struct State {
+    live: Map,
+    durable: Map,
+    unsynced: Vec<WriteOps>,
+    fail_writes: Option<EngineError>,
+    fail_syncs: Option<EngineError>,
+    syncs_held: bool,
+    syncs: u64,
+    writes: u64,
+}
+
+/// The engine; share it through an `Arc` and reopen logs on it to simulate a restart.
+#[derive(Debug, Default)]
+pub struct MemoryEngine {
+    state: Mutex<State>,
+    released: Condvar,
+}
+
+impl MemoryEngine {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while the lock is held")
+    }
+
+    /// A power cut: everything not synced is gone. Injected faults end.
+    pub fn power_cut(&self) {
+        let mut state = self.lock();
+        state.live = state.durable.clone();
+        state.unsynced.clear();
+        state.fail_writes = None;
+        state.fail_syncs = None;
+        state.syncs_held = false;
+        self.released.notify_all();
+    }
+
+    /// Every write from now on fails with `error`; `None` ends it.
+    pub fn fail_writes(&self, error: Option<EngineError>) {
+        self.lock().fail_writes = error;
+    }
+
+    /// Every sync from now on fails with `error`; `None` ends it.
+    pub fn fail_syncs(&self, error: Option<EngineError>) {
+        self.lock().fail_syncs = error;
+    }
+
+    /// While held, `sync` does not return; what it covers is fixed when it is called.
+    pub fn hold_syncs(&self, held: bool) {
+        self.lock().syncs_held = held;
+        self.released.notify_all();
+    }
+
+    /// How many syncs succeeded.
+    pub fn syncs(&self) -> u64 {
+        self.lock().syncs
+    }
+
+    /// How many writes succeeded.
+    pub fn writes(&self) -> u64 {
+        self.lock().writes
+    }
+
+    /// All keys and values of a family, for comparisons in tests.
+    pub fn dump(&self, family: Family) -> Vec<(Vec<u8>, Bytes)> {
+        let state = self.lock();
+        state
+            .live
+            .iter()
+            .filter(|((held, _), _)| *held == family)
+            .map(|((_, key), value)| (key.clone(), value.clone()))
+            .collect()
+    }
+}
+
+fn apply(map: &mut Map, ops: &WriteOps) {
+    for op in ops.ops() {
+        match op {
+            Op::Put { family, key, value } => {
+                map.insert((*family, key.clone()), value.clone());
+            }
+            Op::Delete { family, key } => {
+                map.remove(&(*family, key.clone()));
+            }
+            Op::DeleteRange { family, from, to } => {
+                let doomed: Vec<_> = map
+                    .range((*family, from.clone())..(*family, to.clone()))
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                for key in doomed {
+                    map.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn write(&self, ops: &WriteOps) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        if let Some(error) = &state.fail_writes {
+            return Err(error.clone());
+        }
+        apply(&mut state.live, ops);
+        state.unsynced.push(ops.clone());
+        state.writes += 1;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        let covered: Vec<WriteOps> = state.unsynced.clone();
+        while state.syncs_held {
+            state = self
+                .released
+                .wait(state)
+                .expect("no panic while the lock is held");
+        }
+        if let Some(error) = &state.fail_syncs {
+            return Err(error.clone());
+        }
+        // A power cut while the sync was held has emptied the list: then nothing becomes durable.
+        let covered_now = covered.len().min(state.unsynced.len());
+        let synced: Vec<WriteOps> = state.unsynced.drain(..covered_now).collect();
+        for ops in &synced {
+            apply(&mut state.durable, ops);
+        }
+        state.syncs += 1;
+        Ok(())
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        Ok(self.lock().live.get(&(family, key.to_vec())).cloned())
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        start: Start<'_>,
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let found: Vec<(Vec<u8>, Bytes)> = {
+            let state = self.lock();
+            let from = match start {
+                Start::At(key) => key.to_vec(),
+                Start::Floor { key, lower } => {
+                    let floor = state
+                        .live
+                        .range((
+                            Bound::Included((family, lower.to_vec())),
+                            Bound::Included((family, key.to_vec())),
+                        ))
+                        .next_back();
+                    floor.map_or_else(|| key.to_vec(), |((_, key), _)| key.clone())
+                }
+            };
+            if from.as_slice() >= to {
+                return Ok(());
+            }
+            state
+                .live
+                .range((family, from)..(family, to.to_vec()))
+                .map(|((_, key), value)| (key.clone(), value.clone()))
+                .collect()
+        };
+        for (key, value) in found {
+            if let ControlFlow::Break(()) = visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
+        if from >= to {
+            return Ok(None);
+        }
+        Ok(self
+            .lock()
+            .live
+            .range((family, from.to_vec())..(family, to.to_vec()))
+            .next_back()
+            .map(|((_, key), value)| (key.clone(), value.clone())))
+    }
+
+    fn properties(&self) -> Vec<(&'static str, u64)> {
+        let state = self.lock();
+        vec![("keys", state.live.len() as u64), ("syncs", state.syncs)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::conformance;
+
+    struct Shared(Arc<MemoryEngine>);
+
+    impl Engine for Shared {
+        fn write(&self, ops: &WriteOps) -> Result<(), EngineError> {
+            self.0.write(ops)
+        }
+        fn sync(&self) -> Result<(), EngineError> {
+            self.0.sync()
+        }
+        fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+            self.0.get(family, key)
+        }
+        fn scan(
+            &self,
+            family: Family,
+            start: Start<'_>,
+            to: &[u8],
+            visit: &mut Visit<'_>,
+        ) -> Result<(), EngineError> {
+            self.0.scan(family, start, to, visit)
+        }
+        fn last(
+            &self,
+            family: Family,
+            from: &[u8],
+            to: &[u8],
+        ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
+            self.0.last(family, from, to)
+        }
+        fn properties(&self) -> Vec<(&'static str, u64)> {
+            self.0.properties()
+        }
+    }
+
+    #[test]
+    fn conforms() {
+        let engine = Arc::new(MemoryEngine::new());
+        conformance::run(&mut || Box::new(Shared(engine.clone())));
+    }
+
+    #[test]
+    fn a_power_cut_takes_what_was_not_synced_and_nothing_else() {
+        let engine = MemoryEngine::new();
+        let mut ops = WriteOps::new();
+        ops.put(Family::Log, b"kept".to_vec(), &b"1"[..]);
+        engine.write(&ops).expect("writes");
+        engine.sync().expect("syncs");
+        let mut ops = WriteOps::new();
+        ops.put(Family::Log, b"lost".to_vec(), &b"2"[..]);
+        engine.write(&ops).expect("writes");
+        engine.power_cut();
+        assert!(engine.get(Family::Log, b"kept").expect("gets").is_some());
+        assert!(engine.get(Family::Log, b"lost").expect("gets").is_none());
+    }
+
+    #[test]
+    fn faults_come_and_go() {
+        let engine = MemoryEngine::new();
+        engine.fail_writes(Some(EngineError::Full("test".into())));
+        let mut ops = WriteOps::new();
+        ops.put(Family::Log, b"k".to_vec(), &b"1"[..]);
+        assert_eq!(
+            engine.write(&ops),
+            Err(EngineError::Full("test".into()))
+        );
+        engine.fail_writes(None);
+        engine.write(&ops).expect("writes");
+        engine.fail_syncs(Some(EngineError::Io("test".into())));
+        assert_eq!(engine.sync(), Err(EngineError::Io("test".into())));
+        engine.power_cut();
+        assert_eq!(engine.get(Family::Log, b"k"), Ok(None));
+    }
+}

@@ -1,0 +1,639 @@
+//! The state of one partition's log, pure: offsets, leader epochs, producers, time index. It plans what an
+//! append writes and is told what became of it. Called by `writer.rs` and `recovery.rs`; it does no I/O and
+//! holds no lock.
+//!
+//! Invariant, checked after every change:
+//! `log start <= last stable offset <= high watermark <= committed end <= written end <= log end`
+//! and `fsynced end <= written end`. A plan moves the log end at once, so that the next plan continues it;
+//! the other ends follow when the write and the sync returned.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ottla_protocol::batch::{self, BatchHeader};
+use ottla_protocol::records;
+
+use crate::engine::{Family, WriteOps};
+use crate::error::StorageError;
+use crate::keys::{self, Handle};
+use crate::producers::{AbortedTransaction, Producers, Sequenced};
+
+/// A time index entry is written when the maximum grew and this many bytes came since the last one.
+const TIME_INDEX_INTERVAL_BYTES: usize = 64 << 10;
+
+/// A producer snapshot is written after this many bytes of log, so that recovery reads no more than that...
+const SNAPSHOT_INTERVAL_BYTES: usize = 4 << 20;
+
+/// ...or after this many times its own size, whichever is more.
+const SNAPSHOT_SHARE: usize = 16;
+
+/// A producer's share of a snapshot: key and value with five batches.
+const SNAPSHOT_BYTES_EACH: usize = 165;
+
+/// How an append behaves; from the topic's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `flush.messages`: the append that completes this many messages waits for a sync. 1: every one does.
+    pub flush_messages: i64,
+    /// `flush.ms`: the log is synced at most this long after a write. Never delays an answer.
+    pub flush_ms: i64,
+    /// `message.timestamp.type=LogAppendTime`: batches are stamped with the broker's time.
+    pub log_append_time: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            flush_messages: 1,
+            flush_ms: i64::MAX,
+            log_append_time: false,
+        }
+    }
+}
+
+/// All offsets of a partition, as one consistent reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offsets {
+    /// First offset a client may read.
+    pub log_start: i64,
+    /// First offset held on this broker's disk.
+    pub local_log_start: i64,
+    /// First offset that an open transaction hides; the high watermark when there is none.
+    pub last_stable: i64,
+    /// First offset that is not yet on all in-sync replicas.
+    pub high_watermark: i64,
+    /// First offset that this broker has not committed (`flush.messages` says what that takes).
+    pub committed_end: i64,
+    /// First offset that a power cut may take.
+    pub fsynced_end: i64,
+    /// Offset of the next record.
+    pub log_end: i64,
+    /// Epoch of the partition's leader.
+    pub leader_epoch: i32,
+}
+
+/// What an append will be answered once it is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// Offset after the last record.
+    pub end_offset: i64,
+    /// The time stamped on the batch under LogAppendTime.
+    pub log_append_time: Option<i64>,
+    /// The partition's log start at the time.
+    pub log_start: i64,
+    /// Whether the batch was a retry of one that is in the log.
+    pub duplicate: bool,
+}
+
+/// An append on its way.
+#[derive(Debug)]
+pub struct Planned {
+    /// What to answer.
+    pub appended: Appended,
+    /// What to write; empty for a duplicate.
+    pub ops: WriteOps,
+    /// Whether it commits only after a sync.
+    pub needs_sync: bool,
+}
+
+/// The state. Fields that recovery fills are visible in the crate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionState {
+    pub(crate) handle: Handle,
+    pub(crate) node_id: i32,
+    pub(crate) isr: Vec<i32>,
+    pub(crate) follower_ends: BTreeMap<i32, i64>,
+    pub(crate) leader_epoch: i32,
+    pub(crate) log_start: i64,
+    pub(crate) local_log_start: i64,
+    pub(crate) log_end: i64,
+    pub(crate) written_end: i64,
+    pub(crate) fsynced_end: i64,
+    pub(crate) sync_required_to: i64,
+    pub(crate) committed_end: i64,
+    pub(crate) high_watermark: i64,
+    pub(crate) unflushed_messages: i64,
+    pub(crate) epochs: BTreeMap<i32, i64>,
+    pub(crate) producers: Producers,
+    pub(crate) running_max_timestamp: i64,
+    pub(crate) indexed_max_timestamp: i64,
+    pub(crate) bytes_since_time_entry: usize,
+    pub(crate) snapshots: Vec<i64>,
+    pub(crate) bytes_since_snapshot: usize,
+    /// Raised by every truncation, so that a sync of the log before it is not credited to the one after.
+    pub(crate) generation: u64,
+}
+
+impl PartitionState {
+    /// An empty log that begins at offset 0.
+    pub fn new(handle: Handle, node_id: i32) -> Self {
+        Self {
+            handle,
+            node_id,
+            isr: vec![node_id],
+            follower_ends: BTreeMap::new(),
+            leader_epoch: 0,
+            log_start: 0,
+            local_log_start: 0,
+            log_end: 0,
+            written_end: 0,
+            fsynced_end: 0,
+            sync_required_to: 0,
+            committed_end: 0,
+            high_watermark: 0,
+            unflushed_messages: 0,
+            epochs: BTreeMap::new(),
+            producers: Producers::default(),
+            running_max_timestamp: i64::MIN,
+            indexed_max_timestamp: i64::MIN,
+            bytes_since_time_entry: 0,
+            snapshots: Vec::new(),
+            bytes_since_snapshot: 0,
+            generation: 0,
+        }
+    }
+
+    /// All offsets.
+    pub fn offsets(&self) -> Offsets {
+        Offsets {
+            log_start: self.log_start,
+            local_log_start: self.local_log_start,
+            last_stable: self.last_stable(),
+            high_watermark: self.high_watermark,
+            committed_end: self.committed_end,
+            fsynced_end: self.fsynced_end,
+            log_end: self.log_end,
+            leader_epoch: self.leader_epoch,
+        }
+    }
+
+    fn last_stable(&self) -> i64 {
+        let open = self.producers.first_open_offset();
+        open.map_or(self.high_watermark, |open| {
+            open.clamp(self.log_start, self.high_watermark)
+        })
+    }
+
+    /// The producers, for snapshots and descriptions.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// Aborted transactions with records in `from..to`.
+    pub fn aborted_in(&self, from: i64, to: i64) -> Vec<AbortedTransaction> {
+        self.producers.aborted_in(from, to)
+    }
+
+    /// Plans an append of one validated batch by the leader: assigns its offsets, stamps base offset and
+    /// leader epoch, and takes it into the state. The caller writes plans in the order they were made.
+    ///
+    /// # Errors
+    /// A leader epoch other than the current one; a producer's epoch or sequence (`producers.rs`).
+    pub fn plan_append(
+        &mut self,
+        bytes: &Bytes,
+        header: &BatchHeader,
+        leader_epoch: i32,
+        config: &LogConfig,
+        now_ms: i64,
+    ) -> Result<Planned, StorageError> {
+        self.check_epoch(leader_epoch)?;
+        if let Sequenced::Duplicate(kept) = self.producers.check(header)? {
+            return Ok(Planned {
+                appended: Appended {
+                    base_offset: kept.first_offset(),
+                    end_offset: kept.last_offset + 1,
+                    log_append_time: config.log_append_time.then_some(kept.timestamp),
+                    log_start: self.log_start,
+                    duplicate: true,
+                },
+                ops: WriteOps::new(),
+                needs_sync: false,
+            });
+        }
+        let mut stamped = bytes.to_vec();
+        let mut header = *header;
+        header.base_offset = self.log_end;
+        header.partition_leader_epoch = leader_epoch;
+        batch::stamp(&mut stamped, header.base_offset, leader_epoch);
+        let log_append_time = config.log_append_time.then_some(now_ms);
+        if let Some(now_ms) = log_append_time {
+            batch::stamp_log_append_time(&mut stamped, now_ms);
+            header.max_timestamp = now_ms;
+        }
+        let ops = self.take(&header, Bytes::from(stamped))?;
+        self.unflushed_messages = self
+            .unflushed_messages
+            .saturating_add(i64::from(header.record_count.max(1)));
+        let needs_sync = self.unflushed_messages >= config.flush_messages;
+        if needs_sync {
+            self.unflushed_messages = 0;
+            self.sync_required_to = self.log_end;
+        }
+        self.check_invariant();
+        Ok(Planned {
+            appended: Appended {
+                base_offset: header.base_offset,
+                end_offset: self.log_end,
+                log_append_time,
+                log_start: self.log_start,
+                duplicate: false,
+            },
+            ops,
+            needs_sync,
+        })
+    }
+
+    /// Plans an append of a batch that the leader stamped: its offset must continue the log and its epoch
+    /// must not go back. The bytes are taken as they are.
+    ///
+    /// # Errors
+    /// A gap or an overlap; an epoch below the newest in the log.
+    pub fn plan_follower_append(
+        &mut self,
+        bytes: &Bytes,
+        header: &BatchHeader,
+    ) -> Result<WriteOps, StorageError> {
+        if header.base_offset != self.log_end {
+            return Err(StorageError::NotContinuous {
+                given: header.base_offset,
+                log_end: self.log_end,
+            });
+        }
+        let newest = self.epochs.last_key_value().map_or(-1, |(epoch, _)| *epoch);
+        if header.partition_leader_epoch < newest {
+            return Err(StorageError::FencedLeaderEpoch {
+                given: header.partition_leader_epoch,
+                current: newest,
+            });
+        }
+        let ops = self.take(header, bytes.clone())?;
+        self.sync_required_to = self.log_end;
+        self.check_invariant();
+        Ok(ops)
+    }
+
+    /// Takes a stamped batch into the state and lists what is written with it.
+    fn take(&mut self, header: &BatchHeader, stamped: Bytes) -> Result<WriteOps, StorageError> {
+        let length = stamped.len();
+        let mut ops = WriteOps::new();
+        let mut aborted = None;
+        if header.is_control() && header.has_producer_id() {
+            // A marker that is refused must leave no trace, so it is taken before anything else.
+            aborted = self.take_marker(header, &stamped)?;
+        }
+        ops.put(
+            Family::Log,
+            keys::batch(self.handle, header.base_offset),
+            stamped,
+        );
+        if let Some(aborted) = aborted {
+            ops.put(
+                Family::Log,
+                keys::aborted(self.handle, aborted.last_offset, aborted.producer_id),
+                keys::aborted_value(aborted.first_offset, aborted.last_stable_offset),
+            );
+        }
+        self.log_end = header.next_offset();
+        self.take_epoch(header, &mut ops);
+        self.producers.apply(header);
+        self.bytes_since_time_entry += length;
+        self.bytes_since_snapshot += length;
+        self.take_time(header, &mut ops);
+        self.take_snapshot(&mut ops);
+        Ok(ops)
+    }
+
+    /// Takes a batch that is already in the log into the state: recovery's half of `take`.
+    pub(crate) fn replay(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<(), StorageError> {
+        if header.is_control() && header.has_producer_id() {
+            self.take_marker(header, bytes)?;
+        }
+        self.producers.apply(header);
+        self.bytes_since_snapshot += bytes.len();
+        Ok(())
+    }
+
+    fn take_marker(
+        &mut self,
+        header: &BatchHeader,
+        bytes: &[u8],
+    ) -> Result<Option<AbortedTransaction>, StorageError> {
+        let Some((commit, coordinator_epoch)) = parse_marker(bytes) else {
+            return Ok(None);
+        };
+        self.producers
+            .apply_marker(header, commit, coordinator_epoch, header.next_offset())
+    }
+
+    fn take_epoch(&mut self, header: &BatchHeader, ops: &mut WriteOps) {
+        let epoch = header.partition_leader_epoch;
+        let newest = self.epochs.last_key_value().map_or(-1, |(epoch, _)| *epoch);
+        if epoch > newest {
+            self.epochs.insert(epoch, header.base_offset);
+            ops.put(
+                Family::Log,
+                keys::epoch(self.handle, epoch),
+                keys::epoch_value(header.base_offset),
+            );
+        }
+    }
+
+    fn take_time(&mut self, header: &BatchHeader, ops: &mut WriteOps) {
+        self.running_max_timestamp = self.running_max_timestamp.max(header.max_timestamp);
+        let grew = self.running_max_timestamp > self.indexed_max_timestamp;
+        let due = self.bytes_since_time_entry >= TIME_INDEX_INTERVAL_BYTES
+            || self.indexed_max_timestamp == i64::MIN;
+        if grew && due {
+            self.indexed_max_timestamp = self.running_max_timestamp;
+            self.bytes_since_time_entry = 0;
+            ops.put(
+                Family::Log,
+                keys::time(self.handle, self.running_max_timestamp, header.base_offset),
+                Bytes::new(),
+            );
+        }
+    }
+
+    fn take_snapshot(&mut self, ops: &mut WriteOps) {
+        if self.producers.is_empty() {
+            return;
+        }
+        let interval =
+            SNAPSHOT_INTERVAL_BYTES.max(self.producers.len() * SNAPSHOT_BYTES_EACH * SNAPSHOT_SHARE);
+        // No snapshot at all means: no producer ever. So the first producer's first batch brings one.
+        if self.snapshots.is_empty() || self.bytes_since_snapshot >= interval {
+            self.snapshot(ops);
+        }
+    }
+
+    /// Adds a snapshot of the producers at the log end, and the removal of all but the two newest.
+    pub fn snapshot(&mut self, ops: &mut WriteOps) {
+        if self.snapshots.last() == Some(&self.log_end) {
+            return;
+        }
+        for (producer_id, state) in self.producers.iter() {
+            ops.put(
+                Family::Log,
+                keys::producer(self.handle, self.log_end, producer_id),
+                keys::producer_value(state),
+            );
+        }
+        ops.put(
+            Family::Log,
+            keys::producer_end(self.handle, self.log_end),
+            keys::producer_end_value(self.producers.len() as u32),
+        );
+        self.snapshots.push(self.log_end);
+        if self.snapshots.len() > 2 {
+            let kept = self.snapshots.split_off(self.snapshots.len() - 2);
+            ops.delete_range(
+                Family::Log,
+                keys::producers(self.handle, self.snapshots[0]).0,
+                keys::producers(self.handle, kept[0]).0,
+            );
+            self.snapshots = kept;
+        }
+        self.bytes_since_snapshot = 0;
+    }
+
+    /// The write of everything up to `end` returned.
+    pub fn written(&mut self, end: i64) {
+        self.written_end = self.written_end.max(end);
+        self.commit();
+    }
+
+    /// A sync that began after everything up to `end` was written returned.
+    pub fn synced(&mut self, end: i64) {
+        self.fsynced_end = self.fsynced_end.max(end);
+        self.commit();
+    }
+
+    /// A follower in the ISR reported its log end. Until there is a cluster, nobody does.
+    pub fn follower_at(&mut self, node_id: i32, end: i64) {
+        self.follower_ends.insert(node_id, end);
+        self.commit();
+    }
+
+    fn commit(&mut self) {
+        let end = if self.sync_required_to > self.fsynced_end {
+            self.fsynced_end
+        } else {
+            self.written_end
+        };
+        self.committed_end = self.committed_end.max(end);
+        // The high watermark is the least end among the in-sync replicas; this broker's is its committed end.
+        let everywhere = self
+            .isr
+            .iter()
+            .map(|node| {
+                if *node == self.node_id {
+                    self.committed_end
+                } else {
+                    self.follower_ends.get(node).copied().unwrap_or(0)
+                }
+            })
+            .min()
+            .unwrap_or(self.committed_end);
+        self.high_watermark = self.high_watermark.max(everywhere);
+        self.check_invariant();
+    }
+
+    /// Becomes leader in `leader_epoch`, with these in-sync replicas.
+    pub fn become_leader(&mut self, leader_epoch: i32, isr: Vec<i32>) {
+        self.leader_epoch = self.leader_epoch.max(leader_epoch);
+        self.isr = isr;
+        self.commit();
+    }
+
+    /// Checks the leader epoch of a request against the current one.
+    ///
+    /// # Errors
+    /// Older: fenced. Newer: unknown.
+    pub fn check_epoch(&self, given: i32) -> Result<(), StorageError> {
+        let current = self.leader_epoch;
+        match given.cmp(&current) {
+            std::cmp::Ordering::Less => Err(StorageError::FencedLeaderEpoch { given, current }),
+            std::cmp::Ordering::Greater => Err(StorageError::UnknownLeaderEpoch { given, current }),
+            std::cmp::Ordering::Equal => Ok(()),
+        }
+    }
+
+    /// The greatest epoch that is at most `epoch`, and where it ends; `(-1, -1)` when none is known.
+    /// (Kafka's `LeaderEpochFileCache.endOffsetFor`.)
+    pub fn epoch_end(&self, epoch: i32) -> (i32, i64) {
+        if epoch < 0 {
+            return (-1, -1);
+        }
+        if epoch == self.leader_epoch {
+            return (epoch, self.log_end);
+        }
+        let newest = self.epochs.last_key_value().map_or(-1, |(epoch, _)| *epoch);
+        if epoch > newest.max(self.leader_epoch) {
+            return (-1, -1);
+        }
+        let next = self.epochs.range(epoch + 1..).next();
+        let end = next.map_or(self.log_end, |(_, start)| *start);
+        match self.epochs.range(..=epoch).next_back() {
+            Some((found, _)) => (*found, end),
+            // Everything of that epoch is gone: the answer is where the first known one starts.
+            None => (epoch, end),
+        }
+    }
+
+    /// The epoch that `offset` was written in; -1 when it is not known.
+    pub fn epoch_of(&self, offset: i64) -> i32 {
+        self.epochs
+            .iter()
+            .rev()
+            .find(|(_, start)| **start <= offset)
+            .map_or(-1, |(epoch, _)| *epoch)
+    }
+
+    /// Plans the deletion of everything before `offset`; `first_kept` is the base offset of the batch that
+    /// holds `offset` (or `offset` itself). Nothing changes until `deleted_prefix`.
+    ///
+    /// # Errors
+    /// An offset outside of `log start..=high watermark`.
+    pub fn plan_delete_prefix(
+        &self,
+        offset: i64,
+        first_kept: i64,
+    ) -> Result<WriteOps, StorageError> {
+        if offset > self.high_watermark || offset < 0 {
+            return Err(StorageError::OffsetOutOfRange {
+                offset,
+                log_start: self.log_start,
+                log_end: self.high_watermark,
+            });
+        }
+        let mut ops = WriteOps::new();
+        if offset <= self.log_start {
+            return Ok(ops);
+        }
+        let handle = self.handle;
+        ops.put(
+            Family::Log,
+            keys::start(handle),
+            keys::start_value(offset, offset),
+        );
+        let from = keys::batches(handle, 0).0;
+        ops.delete_range(Family::Log, from, keys::batch(handle, first_kept));
+        let from = keys::aborteds(handle, 0).0;
+        ops.delete_range(Family::Log, from, keys::aborteds(handle, offset).0);
+        let current = self
+            .epochs
+            .range(..)
+            .rev()
+            .find(|(_, start)| **start <= offset)
+            .map(|(epoch, _)| *epoch);
+        if let Some(current) = current {
+            let from = keys::epochs(handle, 0).0;
+            ops.delete_range(Family::Log, from, keys::epoch(handle, current));
+            ops.put(
+                Family::Log,
+                keys::epoch(handle, current),
+                keys::epoch_value(offset),
+            );
+        }
+        Ok(ops)
+    }
+
+    /// The deletion planned by `plan_delete_prefix` is on disk.
+    pub fn deleted_prefix(&mut self, offset: i64) {
+        if offset <= self.log_start {
+            return;
+        }
+        self.log_start = offset;
+        self.local_log_start = offset;
+        self.producers.forget_before(offset);
+        let current = self
+            .epochs
+            .iter()
+            .rev()
+            .find(|(_, start)| **start <= offset)
+            .map(|(epoch, _)| *epoch);
+        if let Some(current) = current {
+            self.epochs = self.epochs.split_off(&current);
+            self.epochs.insert(current, offset);
+        }
+        self.check_invariant();
+    }
+
+    /// What a truncation to `end` (a batch boundary) removes. The state is recovered anew afterwards.
+    /// `time_from` is the first time index entry of a batch at or above `end`.
+    pub fn plan_truncate(&self, end: i64, time_from: Option<Vec<u8>>) -> WriteOps {
+        let handle = self.handle;
+        let mut ops = WriteOps::new();
+        let (from, to) = keys::batches(handle, end);
+        ops.delete_range(Family::Log, from, to);
+        if let Some(from) = time_from {
+            ops.delete_range(Family::Log, from, keys::times(handle).1);
+        }
+        let (from, to) = keys::producers(handle, end + 1);
+        ops.delete_range(Family::Log, from, to);
+        let (from, to) = keys::aborteds(handle, end);
+        ops.delete_range(Family::Log, from, to);
+        if let Some((epoch, _)) = self.epochs.iter().find(|(_, start)| **start >= end) {
+            let (from, to) = keys::epochs(handle, *epoch);
+            ops.delete_range(Family::Log, from, to);
+        }
+        ops
+    }
+
+    /// What a truncation of everything, to begin anew at `offset`, writes.
+    pub fn plan_truncate_fully(&self, offset: i64) -> WriteOps {
+        let mut ops = WriteOps::new();
+        let (from, to) = keys::partition(self.handle);
+        ops.delete_range(Family::Log, from, to);
+        ops.put(
+            Family::Log,
+            keys::start(self.handle),
+            keys::start_value(offset, offset),
+        );
+        ops
+    }
+
+    /// Forgets producers that wrote nothing since `oldest`.
+    pub fn expire_producers(&mut self, oldest: i64) -> usize {
+        self.producers.expire(oldest)
+    }
+
+    fn check_invariant(&self) {
+        let offsets = self.offsets();
+        assert!(
+            offsets.log_start <= offsets.last_stable
+                && offsets.last_stable <= offsets.high_watermark
+                && offsets.high_watermark <= offsets.committed_end
+                && offsets.committed_end <= self.written_end
+                && self.written_end <= offsets.log_end
+                && offsets.fsynced_end <= self.written_end,
+            "offsets of handle {} out of order: {offsets:?}, written end {}",
+            self.handle.0,
+            self.written_end
+        );
+    }
+}
+
+/// Whether a transaction marker commits, and its coordinator's epoch. (Kafka's `EndTransactionMarker`:
+/// key `version:2, type:2` with 0 for abort and 1 for commit, value `version:2, coordinator_epoch:4`.)
+fn parse_marker(bytes: &[u8]) -> Option<(bool, i32)> {
+    let mut marker = None;
+    let walked = records::for_each_record(bytes, bytes.len(), |record| {
+        marker = (|| {
+            let kind = record.key?.get(2..4)?;
+            let epoch = record.value?.get(2..6)?;
+            let commit = match i16::from_be_bytes(kind.try_into().ok()?) {
+                0 => false,
+                1 => true,
+                _ => return None,
+            };
+            Some((commit, i32::from_be_bytes(epoch.try_into().ok()?)))
+        })();
+        std::ops::ControlFlow::Break(())
+    });
+    walked.ok()?;
+    marker
+}

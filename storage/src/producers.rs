@@ -1,0 +1,450 @@
+//! Producer state of one partition: a pure function of its log. Called by `partition.rs` only; no I/O.
+//!
+//! Invariants:
+//! * at most `BATCHES_KEPT` newest batches of a producer are remembered, as many as an idempotent producer
+//!   may have in flight, so that a retry is recognised and answered with its old offset;
+//! * state changes only through `apply`, with batches in log order, live and at recovery alike;
+//! * the last stable offset is derived from the open transactions, never stored.
+//!
+//! What a first sequence is answered (KIP-98, KIP-360; Kafka's `ProducerAppendInfo`):
+//!
+//! ```text
+//! producer unknown here             any first sequence is accepted
+//! epoch older than the newest       InvalidProducerEpoch
+//! epoch newer than the newest       only sequence 0, else OutOfOrderSequence
+//! same epoch, equal to a kept batch duplicate: its offset is the answer
+//! same epoch, follows the last one  accepted (after i32::MAX comes 0)
+//! same epoch, anything else         OutOfOrderSequence
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use ottla_protocol::batch::BatchHeader;
+
+use crate::error::StorageError;
+
+/// Batches remembered for each producer: the most it may have in flight.
+pub const BATCHES_KEPT: usize = 5;
+
+/// What is remembered of one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchMetadata {
+    /// Sequence of its last record.
+    pub last_sequence: i32,
+    /// Offset of its last record.
+    pub last_offset: i64,
+    /// Records in the batch, less one.
+    pub offset_delta: i32,
+    /// Its greatest timestamp.
+    pub timestamp: i64,
+}
+
+impl BatchMetadata {
+    /// Sequence of the first record; wraps below 0 as sequences do.
+    pub fn first_sequence(&self) -> i32 {
+        let first = i64::from(self.last_sequence) - i64::from(self.offset_delta);
+        if first < 0 {
+            (first + (1 << 31)) as i32
+        } else {
+            first as i32
+        }
+    }
+
+    /// Offset of the first record.
+    pub fn first_offset(&self) -> i64 {
+        self.last_offset - i64::from(self.offset_delta)
+    }
+}
+
+/// What is remembered of one producer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducerState {
+    /// Newest epoch seen.
+    pub epoch: i16,
+    /// Newest epoch of a transaction coordinator that wrote a marker; -1 when none did.
+    pub coordinator_epoch: i32,
+    /// Greatest timestamp of its newest batch.
+    pub last_timestamp: i64,
+    /// First offset of its open transaction.
+    pub open_transaction: Option<i64>,
+    /// Newest batches of this epoch, oldest first.
+    pub batches: VecDeque<BatchMetadata>,
+}
+
+impl ProducerState {
+    fn new(epoch: i16) -> Self {
+        Self {
+            epoch,
+            coordinator_epoch: -1,
+            last_timestamp: -1,
+            open_transaction: None,
+            batches: VecDeque::new(),
+        }
+    }
+}
+
+/// A transaction that ended in an abort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    /// Who aborted.
+    pub producer_id: i64,
+    /// First offset of the transaction.
+    pub first_offset: i64,
+    /// Offset of the abort marker.
+    pub last_offset: i64,
+    /// Last stable offset once it had ended.
+    pub last_stable_offset: i64,
+}
+
+/// What a batch is, before it gets an offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequenced {
+    /// It is new.
+    New,
+    /// It is a retry of a batch that is in the log or on its way there.
+    Duplicate(BatchMetadata),
+}
+
+/// All producers of one partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Producers {
+    states: HashMap<i64, ProducerState>,
+    open: BTreeSet<(i64, i64)>,
+    aborted: BTreeMap<(i64, i64), AbortedTransaction>,
+}
+
+fn next_sequence(last: i32) -> i32 {
+    if last == i32::MAX { 0 } else { last + 1 }
+}
+
+impl Producers {
+    /// How many producers are remembered.
+    pub fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Whether no producer is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// One producer's state.
+    pub fn get(&self, producer_id: i64) -> Option<&ProducerState> {
+        self.states.get(&producer_id)
+    }
+
+    /// All states, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, &ProducerState)> {
+        self.states.iter().map(|(id, state)| (*id, state))
+    }
+
+    /// Puts back a state from a snapshot.
+    pub fn restore(&mut self, producer_id: i64, state: ProducerState) {
+        if let Some(first) = state.open_transaction {
+            self.open.insert((first, producer_id));
+        }
+        self.states.insert(producer_id, state);
+    }
+
+    /// Puts back an entry of the aborted index.
+    pub fn restore_aborted(&mut self, aborted: AbortedTransaction) {
+        self.aborted
+            .insert((aborted.last_offset, aborted.producer_id), aborted);
+    }
+
+    /// Checks a batch against what is known of its producer; see the table in the file's head.
+    pub fn check(&self, batch: &BatchHeader) -> Result<Sequenced, StorageError> {
+        if !batch.has_producer_id() {
+            return Ok(Sequenced::New);
+        }
+        let state = self.states.get(&batch.producer_id);
+        let fenced = |current: i16| StorageError::InvalidProducerEpoch {
+            producer_id: batch.producer_id,
+            given: batch.producer_epoch,
+            current,
+        };
+        if batch.producer_epoch < 0 {
+            return Err(fenced(state.map_or(0, |state| state.epoch)));
+        }
+        let Some(state) = state else {
+            return Ok(Sequenced::New);
+        };
+        if batch.producer_epoch < state.epoch {
+            return Err(fenced(state.epoch));
+        }
+        if batch.is_control() {
+            return Ok(Sequenced::New);
+        }
+        let out_of_order = |expected: i32| StorageError::OutOfOrderSequence {
+            producer_id: batch.producer_id,
+            epoch: batch.producer_epoch,
+            given: batch.base_sequence,
+            expected,
+        };
+        if batch.producer_epoch > state.epoch {
+            return if batch.base_sequence == 0 {
+                Ok(Sequenced::New)
+            } else {
+                Err(out_of_order(0))
+            };
+        }
+        let duplicate = state.batches.iter().find(|kept| {
+            kept.first_sequence() == batch.base_sequence
+                && kept.last_sequence == batch.last_sequence()
+        });
+        if let Some(kept) = duplicate {
+            return Ok(Sequenced::Duplicate(*kept));
+        }
+        match state.batches.back() {
+            // Only a marker has been seen of this epoch: as good as unknown.
+            None => Ok(Sequenced::New),
+            Some(last) if next_sequence(last.last_sequence) == batch.base_sequence => {
+                Ok(Sequenced::New)
+            }
+            Some(last) => Err(out_of_order(next_sequence(last.last_sequence))),
+        }
+    }
+
+    /// Takes a data batch, with its offsets, into the state.
+    pub fn apply(&mut self, batch: &BatchHeader) {
+        if !batch.has_producer_id() || batch.is_control() {
+            return;
+        }
+        let state = self
+            .states
+            .entry(batch.producer_id)
+            .or_insert_with(|| ProducerState::new(batch.producer_epoch));
+        if batch.producer_epoch > state.epoch {
+            state.epoch = batch.producer_epoch;
+            state.batches.clear();
+        }
+        state.last_timestamp = batch.max_timestamp;
+        if state.batches.len() == BATCHES_KEPT {
+            state.batches.pop_front();
+        }
+        state.batches.push_back(BatchMetadata {
+            last_sequence: batch.last_sequence(),
+            last_offset: batch.last_offset(),
+            offset_delta: batch.last_offset_delta,
+            timestamp: batch.max_timestamp,
+        });
+        if batch.is_transactional() && state.open_transaction.is_none() {
+            state.open_transaction = Some(batch.base_offset);
+            self.open.insert((batch.base_offset, batch.producer_id));
+        }
+    }
+
+    /// Takes a transaction marker into the state and says which transaction it aborted, if it did.
+    /// `high_watermark_after` bounds the last stable offset that is noted with it.
+    ///
+    /// # Errors
+    /// A marker of an older coordinator epoch than one seen before.
+    pub fn apply_marker(
+        &mut self,
+        batch: &BatchHeader,
+        commit: bool,
+        coordinator_epoch: i32,
+        log_end_after: i64,
+    ) -> Result<Option<AbortedTransaction>, StorageError> {
+        let state = self
+            .states
+            .entry(batch.producer_id)
+            .or_insert_with(|| ProducerState::new(batch.producer_epoch));
+        if coordinator_epoch < state.coordinator_epoch {
+            return Err(StorageError::TransactionCoordinatorFenced {
+                given: coordinator_epoch,
+                current: state.coordinator_epoch,
+            });
+        }
+        if batch.producer_epoch > state.epoch {
+            state.epoch = batch.producer_epoch;
+            state.batches.clear();
+        }
+        state.coordinator_epoch = coordinator_epoch;
+        state.last_timestamp = batch.max_timestamp;
+        let Some(first_offset) = state.open_transaction.take() else {
+            return Ok(None);
+        };
+        self.open.remove(&(first_offset, batch.producer_id));
+        if commit {
+            return Ok(None);
+        }
+        let aborted = AbortedTransaction {
+            producer_id: batch.producer_id,
+            first_offset,
+            last_offset: batch.last_offset(),
+            last_stable_offset: self.first_open_offset().unwrap_or(log_end_after),
+        };
+        self.restore_aborted(aborted);
+        Ok(Some(aborted))
+    }
+
+    /// First offset of the oldest open transaction: no reader of committed data goes beyond it.
+    pub fn first_open_offset(&self) -> Option<i64> {
+        self.open.first().map(|(offset, _)| *offset)
+    }
+
+    /// Aborted transactions that have records in `from..to`, oldest end first.
+    pub fn aborted_in(&self, from: i64, to: i64) -> Vec<AbortedTransaction> {
+        self.aborted
+            .range((from, i64::MIN)..)
+            .map(|(_, aborted)| *aborted)
+            .filter(|aborted| aborted.first_offset < to)
+            .collect()
+    }
+
+    /// Forgets aborted transactions that ended before `log_start`.
+    pub fn forget_before(&mut self, log_start: i64) {
+        self.aborted = self.aborted.split_off(&(log_start, i64::MIN));
+    }
+
+    /// Forgets producers that wrote nothing since `oldest` and have no open transaction; returns how many.
+    pub fn expire(&mut self, oldest: i64) -> usize {
+        let before = self.states.len();
+        self.states
+            .retain(|_, state| state.open_transaction.is_some() || state.last_timestamp >= oldest);
+        before - self.states.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(producer_id: i64, epoch: i16, sequence: i32, count: i32, offset: i64) -> BatchHeader {
+        BatchHeader {
+            base_offset: offset,
+            batch_length: 100,
+            partition_leader_epoch: 0,
+            magic: 2,
+            crc: 0,
+            attributes: 0,
+            last_offset_delta: count - 1,
+            base_timestamp: 0,
+            max_timestamp: offset,
+            producer_id,
+            producer_epoch: epoch,
+            base_sequence: sequence,
+            record_count: count,
+        }
+    }
+
+    #[test]
+    fn an_unknown_producer_may_begin_anywhere() {
+        let producers = Producers::default();
+        assert_eq!(producers.check(&batch(1, 0, 77, 3, 0)), Ok(Sequenced::New));
+    }
+
+    #[test]
+    fn the_next_batch_follows_and_a_gap_is_refused() {
+        let mut producers = Producers::default();
+        producers.apply(&batch(1, 0, 0, 3, 10));
+        assert_eq!(producers.check(&batch(1, 0, 3, 1, 0)), Ok(Sequenced::New));
+        assert!(matches!(
+            producers.check(&batch(1, 0, 5, 1, 0)),
+            Err(StorageError::OutOfOrderSequence { expected: 3, .. })
+        ));
+    }
+
+    #[test]
+    fn a_retry_among_the_last_five_is_a_duplicate_with_its_old_offset() {
+        let mut producers = Producers::default();
+        for index in 0..7 {
+            producers.apply(&batch(1, 0, index * 2, 2, i64::from(index) * 10));
+        }
+        for index in 2..7 {
+            let Ok(Sequenced::Duplicate(kept)) = producers.check(&batch(1, 0, index * 2, 2, 0))
+            else {
+                panic!("{index}");
+            };
+            assert_eq!(kept.first_offset(), i64::from(index) * 10);
+        }
+        assert!(producers.check(&batch(1, 0, 2, 2, 0)).is_err(), "too old");
+        assert!(
+            producers.check(&batch(1, 0, 12, 1, 0)).is_err(),
+            "same first sequence, other length"
+        );
+    }
+
+    #[test]
+    fn epochs_fence() {
+        let mut producers = Producers::default();
+        producers.apply(&batch(1, 4, 0, 1, 0));
+        assert!(matches!(
+            producers.check(&batch(1, 3, 1, 1, 0)),
+            Err(StorageError::InvalidProducerEpoch { current: 4, .. })
+        ));
+        assert!(producers.check(&batch(1, 5, 1, 1, 0)).is_err());
+        assert_eq!(producers.check(&batch(1, 5, 0, 1, 0)), Ok(Sequenced::New));
+        producers.apply(&batch(1, 5, 0, 1, 1));
+        assert!(producers.check(&batch(1, 4, 1, 1, 0)).is_err());
+        assert!(matches!(
+            producers.check(&batch(9, -5, 0, 1, 0)),
+            Err(StorageError::InvalidProducerEpoch { .. })
+        ));
+    }
+
+    #[test]
+    fn sequences_wrap() {
+        let mut producers = Producers::default();
+        producers.apply(&batch(1, 0, i32::MAX - 1, 4, 0));
+        let last = *producers.get(1).expect("known").batches.back().expect("one");
+        assert_eq!(last.first_sequence(), i32::MAX - 1);
+        assert_eq!(last.last_sequence, 1);
+        assert_eq!(producers.check(&batch(1, 0, 2, 1, 0)), Ok(Sequenced::New));
+        producers.apply(&batch(2, 0, i32::MAX, 1, 9));
+        assert_eq!(producers.check(&batch(2, 0, 0, 1, 0)), Ok(Sequenced::New));
+    }
+
+    #[test]
+    fn open_transactions_bound_the_stable_offset_and_aborts_are_listed() {
+        const TRANSACTIONAL: i16 = 0x10;
+        const CONTROL: i16 = 0x20;
+        let mut producers = Producers::default();
+        let open = |id, offset| BatchHeader {
+            attributes: TRANSACTIONAL,
+            ..batch(id, 0, 0, 2, offset)
+        };
+        let marker = |id, offset| BatchHeader {
+            attributes: TRANSACTIONAL | CONTROL,
+            ..batch(id, 0, -1, 1, offset)
+        };
+        producers.apply(&open(1, 5));
+        producers.apply(&open(2, 7));
+        assert_eq!(producers.first_open_offset(), Some(5));
+        let aborted = producers
+            .apply_marker(&marker(1, 9), false, 0, 10)
+            .expect("not fenced")
+            .expect("aborted");
+        assert_eq!((aborted.first_offset, aborted.last_offset), (5, 9));
+        assert_eq!(aborted.last_stable_offset, 7);
+        assert_eq!(producers.first_open_offset(), Some(7));
+        assert_eq!(
+            producers.apply_marker(&marker(2, 10), true, 3, 11),
+            Ok(None)
+        );
+        assert_eq!(producers.first_open_offset(), None);
+        assert_eq!(producers.aborted_in(0, 5), []);
+        assert_eq!(producers.aborted_in(0, 6), [aborted]);
+        assert_eq!(producers.aborted_in(9, 100), [aborted]);
+        assert_eq!(producers.aborted_in(10, 100), []);
+        assert!(producers.apply_marker(&marker(2, 11), true, 2, 12).is_err());
+        producers.forget_before(10);
+        assert_eq!(producers.aborted_in(0, 100), []);
+    }
+
+    #[test]
+    fn quiet_producers_expire_unless_they_hold_a_transaction() {
+        let mut producers = Producers::default();
+        producers.apply(&batch(1, 0, 0, 1, 50));
+        producers.apply(&batch(2, 0, 0, 1, 150));
+        let open = BatchHeader {
+            attributes: 0x10,
+            ..batch(3, 0, 0, 1, 50)
+        };
+        producers.apply(&open);
+        assert_eq!(producers.expire(100), 1);
+        assert!(producers.get(1).is_none());
+        assert_eq!(producers.len(), 2);
+    }
+}

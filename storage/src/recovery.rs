@@ -1,0 +1,212 @@
+//! Rebuilds a partition's state from the store: after a start, and after a truncation. Reads only.
+//!
+//! What is recovered is what the store holds; making it durable before the high watermark covers it is the
+//! caller's part (`log.rs` syncs once for all partitions).
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use ottla_protocol::batch::BatchHeader;
+
+use crate::engine::{Engine, Family, Start};
+use crate::error::{EngineError, StorageError};
+use crate::keys::{self, Handle};
+use crate::partition::PartitionState;
+use crate::producers::{AbortedTransaction, ProducerState};
+
+fn damaged(handle: Handle, what: &str) -> StorageError {
+    StorageError::Engine(EngineError::Corruption(format!(
+        "{what} of partition handle {} has an unknown layout",
+        handle.0
+    )))
+}
+
+/// The header of a batch that the log holds.
+///
+/// # Errors
+/// Bytes that are no batch count as damage: nothing else is ever written under a batch key.
+pub fn stored_header(handle: Handle, value: &[u8]) -> Result<BatchHeader, StorageError> {
+    BatchHeader::parse(value).map_err(|error| damaged(handle, &format!("a batch ({error})")))
+}
+
+/// Recovers the state of one partition.
+///
+/// # Errors
+/// The store's, or damage.
+pub fn recover(
+    engine: &dyn Engine,
+    handle: Handle,
+    node_id: i32,
+) -> Result<PartitionState, StorageError> {
+    let mut state = PartitionState::new(handle, node_id);
+    if let Some(value) = engine.get(Family::Log, &keys::start(handle))? {
+        let (log_start, local_log_start) =
+            keys::parse_start(&value).ok_or_else(|| damaged(handle, "the log start"))?;
+        state.log_start = log_start;
+        state.local_log_start = local_log_start;
+    }
+    let (from, to) = keys::batches(handle, 0);
+    state.log_end = match engine.last(Family::Log, &from, &to)? {
+        Some((_, value)) => stored_header(handle, &value)?
+            .next_offset()
+            .max(state.log_start),
+        None => state.log_start,
+    };
+    recover_epochs(engine, &mut state)?;
+    recover_aborted(engine, &mut state)?;
+    let snapshot = recover_snapshot(engine, &mut state)?;
+    let (from, to) = keys::times(handle);
+    let mut indexed = -1;
+    if let Some((key, _)) = engine.last(Family::Log, &from, &to)? {
+        let (running_max, base_offset) =
+            keys::parse_time(&key).ok_or_else(|| damaged(handle, "the time index"))?;
+        state.running_max_timestamp = running_max;
+        state.indexed_max_timestamp = running_max;
+        indexed = base_offset;
+    }
+    replay_tail(engine, &mut state, snapshot, indexed)?;
+    let end = state.log_end;
+    state.written_end = end;
+    state.fsynced_end = end;
+    state.sync_required_to = end;
+    state.committed_end = end;
+    state.high_watermark = end;
+    Ok(state)
+}
+
+fn recover_epochs(engine: &dyn Engine, state: &mut PartitionState) -> Result<(), StorageError> {
+    let (from, to) = keys::epochs(state.handle, 0);
+    let mut bad = false;
+    engine.scan(
+        Family::Log,
+        Start::At(&from),
+        &to,
+        &mut |key, value| match keys::parse_epoch(key, value) {
+            Some((epoch, start)) => {
+                state.epochs.insert(epoch, start);
+                ControlFlow::Continue(())
+            }
+            None => {
+                bad = true;
+                ControlFlow::Break(())
+            }
+        },
+    )?;
+    if bad {
+        return Err(damaged(state.handle, "a leader epoch"));
+    }
+    state.leader_epoch = state.epochs.last_key_value().map_or(0, |(epoch, _)| *epoch);
+    Ok(())
+}
+
+fn recover_aborted(engine: &dyn Engine, state: &mut PartitionState) -> Result<(), StorageError> {
+    let (from, to) = keys::aborteds(state.handle, state.log_start);
+    let mut bad = false;
+    engine.scan(
+        Family::Log,
+        Start::At(&from),
+        &to,
+        &mut |key, value| match keys::parse_aborted(key, value) {
+            Some((last_offset, producer_id, first_offset, last_stable_offset)) => {
+                state.producers.restore_aborted(AbortedTransaction {
+                    producer_id,
+                    first_offset,
+                    last_offset,
+                    last_stable_offset,
+                });
+                ControlFlow::Continue(())
+            }
+            None => {
+                bad = true;
+                ControlFlow::Break(())
+            }
+        },
+    )?;
+    if bad {
+        return Err(damaged(state.handle, "an aborted transaction"));
+    }
+    Ok(())
+}
+
+/// Loads the newest complete snapshot and returns its offset. Without one no producer ever wrote here.
+fn recover_snapshot(
+    engine: &dyn Engine,
+    state: &mut PartitionState,
+) -> Result<Option<i64>, StorageError> {
+    let handle = state.handle;
+    let (from, to) = keys::producers(handle, 0);
+    let mut building: BTreeMap<i64, Vec<(i64, ProducerState)>> = BTreeMap::new();
+    let mut complete: Vec<i64> = Vec::new();
+    let mut bad = false;
+    engine.scan(Family::Log, Start::At(&from), &to, &mut |key, value| {
+        match keys::parse_producer(key) {
+            Some((offset, Some(producer_id))) => match keys::parse_producer_value(value) {
+                Some(producer) => building
+                    .entry(offset)
+                    .or_default()
+                    .push((producer_id, producer)),
+                None => bad = true,
+            },
+            Some((offset, None)) => {
+                let held = building.get(&offset).map_or(0, Vec::len);
+                if keys::parse_producer_end(value) == u32::try_from(held).ok() {
+                    complete.push(offset);
+                }
+            }
+            None => bad = true,
+        }
+        if bad {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    if bad {
+        return Err(damaged(handle, "a producer snapshot"));
+    }
+    complete.retain(|offset| *offset <= state.log_end);
+    let Some(newest) = complete.last().copied() else {
+        return Ok(None);
+    };
+    for (producer_id, producer) in building.remove(&newest).unwrap_or_default() {
+        state.producers.restore(producer_id, producer);
+    }
+    state.snapshots = complete;
+    Ok(Some(newest))
+}
+
+/// Reads the batches that came after the snapshot and after the last time index entry, once.
+fn replay_tail(
+    engine: &dyn Engine,
+    state: &mut PartitionState,
+    snapshot: Option<i64>,
+    indexed: i64,
+) -> Result<(), StorageError> {
+    let handle = state.handle;
+    let begin = (indexed + 1)
+        .max(state.log_start)
+        .min(snapshot.unwrap_or(i64::MAX));
+    let (from, to) = keys::batches(handle, begin.max(0));
+    let mut outcome = Ok(());
+    engine.scan(Family::Log, Start::At(&from), &to, &mut |_, value| {
+        let step = stored_header(handle, value).and_then(|header| {
+            if header.base_offset > indexed {
+                state.running_max_timestamp =
+                    state.running_max_timestamp.max(header.max_timestamp);
+                state.bytes_since_time_entry += value.len();
+            }
+            match snapshot {
+                Some(snapshot) if header.base_offset >= snapshot => state.replay(&header, value),
+                _ => Ok(()),
+            }
+        });
+        match step {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                outcome = Err(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    outcome
+}
