@@ -180,6 +180,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 answer = &mut run => return Ok(answer),
+                () = self.stop.cancelled(), if order == Order::Parks => return Err("shutdown"),
                 next = read_frame(&mut self.frames, Duration::MAX, &self.stop), if self.next.is_none() => {
                     if order == Order::Parks && matches!(next, Err("closed_by_client" | "shutdown" | "read_error")) {
                         return Err("closed_by_client");

@@ -336,7 +336,7 @@ fn the_advertised_versions_are_usable_by_the_java_client() {
     let usable = [
         "Produce(0): 0 to 13 [usable: 13]",
         "Fetch(1): 4 to 18 [usable: 18]",
-        "ListOffsets(2): 1 to 11 [usable: 11]",
+        "ListOffsets(2): 1 to 10 [usable: 10]",
         "Metadata(3): 0 to 13 [usable: 13]",
         "ApiVersions(18): 0 to ",
         "CreateTopics(19): 2 to 7 [usable: 7]",

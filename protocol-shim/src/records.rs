@@ -11,7 +11,7 @@ mod produce;
 
 use std::ops::ControlFlow;
 
-use crate::batch::{BatchError, BatchHeader, HEADER_LEN};
+use crate::batch::{BatchError, BatchHeader, Compression, HEADER_LEN};
 use crate::compression::{DecompressError, Stream};
 use crate::error_code::ErrorCode;
 use crate::varint::{VarintError, read_varint};
@@ -101,15 +101,6 @@ impl RecordsError {
     }
 }
 
-impl From<VarintError> for RecordsError {
-    fn from(error: VarintError) -> Self {
-        Self::Invalid(match error {
-            VarintError::Truncated => "record is cut short",
-            VarintError::Overflow => "variable-length integer overflows",
-        })
-    }
-}
-
 /// Gives every record of a stored batch to `visit`, in order, until it breaks.
 ///
 /// `batch` is exactly one batch; its CRC is not looked at. Bytes after the last record are an error.
@@ -122,21 +113,14 @@ pub fn for_each_record(
     let mut records = Records::open(&header, batch, max_decompressed)?;
     let mut crossing = Vec::new();
     for _ in 0..header.record_count {
-        let len = records.next_len()?;
-        let flow = if records.stream.unread().len() >= len {
-            let view = RecordView::parse(&records.stream.unread()[..len])?;
-            let flow = visit(view);
-            records.stream.consume(len);
-            flow
-        } else {
-            records.copy_out(len, &mut crossing)?;
-            visit(RecordView::parse(&crossing)?)
-        };
+        let flow = records
+            .visit_next(&mut crossing, &mut visit)
+            .map_err(told(max_decompressed))?;
         if flow.is_break() {
             return Ok(());
         }
     }
-    records.expect_end()
+    records.expect_end().map_err(told(max_decompressed))
 }
 
 /// A record's place and time, as ListOffsets answers it.
@@ -188,7 +172,7 @@ fn for_each_time(
     let header = whole_batch(batch)?;
     let mut records = Records::open(&header, batch, max_decompressed)?;
     for _ in 0..header.record_count {
-        let record = records.next_layout()?;
+        let record = records.next_layout().map_err(told(max_decompressed))?;
         let timestamp = header
             .timestamp_of(record.timestamp_delta)
             .ok_or(RecordsError::Invalid("timestamp overflows"))?;
@@ -201,7 +185,7 @@ fn for_each_time(
             return Ok(());
         }
     }
-    records.expect_end()
+    records.expect_end().map_err(told(max_decompressed))
 }
 
 fn whole_batch(batch: &[u8]) -> Result<BatchHeader, RecordsError> {
@@ -222,11 +206,24 @@ fn batch_fault(error: BatchError) -> &'static str {
     }
 }
 
+/// A fault in the words of the crate; only a stream read with a limit can exceed it.
+fn told(limit: usize) -> impl Fn(Fault) -> RecordsError {
+    move |fault| match fault {
+        Fault::Varint(VarintError::Truncated) => RecordsError::Invalid("record is cut short"),
+        Fault::Varint(VarintError::Overflow) => {
+            RecordsError::Invalid("variable-length integer overflows")
+        }
+        Fault::Invalid(what) | Fault::Stream(DecompressError::Corrupt(what)) => {
+            RecordsError::Invalid(what)
+        }
+        Fault::Stream(DecompressError::TooLarge) => RecordsError::DecompressedTooLarge(limit),
+    }
+}
+
 /// A batch being read, record by record.
 struct Records<'a> {
     stream: Stream<'a>,
     compressed: bool,
-    limit: usize,
 }
 
 impl<'a> Records<'a> {
@@ -234,45 +231,39 @@ impl<'a> Records<'a> {
         if header.record_count < 0 {
             return Err(RecordsError::Invalid("record count is negative"));
         }
-        let compression = header
+        let mut compression = header
             .compression()
             .map_err(|_| RecordsError::UnsupportedCompression(header.attributes & 7))?;
-        let compressed = compression != crate::batch::Compression::None;
-        // An emptied batch keeps its codec but has no bytes to decompress.
-        let compression = if header.record_count == 0 && batch.len() == HEADER_LEN {
-            crate::batch::Compression::None
-        } else {
-            compression
-        };
-        let stream = Stream::new(compression, &batch[HEADER_LEN..], limit)
-            .map_err(|error| stream_error(error, limit))?;
+        if header.record_count == 0 && batch.len() == HEADER_LEN {
+            // An emptied batch keeps its codec but has no bytes to decompress.
+            compression = Compression::None;
+        }
+        let stream = Stream::new(compression, &batch[HEADER_LEN..], limit);
+        let stream = stream.map_err(Fault::Stream).map_err(told(limit))?;
         Ok(Self {
             stream,
-            compressed,
-            limit,
+            compressed: compression != Compression::None,
         })
     }
 
     /// The length of the next record, checked against what there can be; the stream then stands at its body.
-    fn next_len(&mut self) -> Result<usize, RecordsError> {
+    fn next_len(&mut self) -> Result<usize, Fault> {
         let len = read_varint(|| self.next_byte())?;
-        let len =
-            usize::try_from(len).map_err(|_| RecordsError::Invalid("record length is negative"))?;
+        let len = usize::try_from(len).map_err(|_| Fault::Invalid("record length is negative"))?;
         if len <= self.stream.remaining_limit() {
             Ok(len)
         } else if self.compressed {
             // Refused from the number alone, before more is decompressed.
-            Err(RecordsError::DecompressedTooLarge(self.limit))
+            Err(Fault::Stream(DecompressError::TooLarge))
         } else {
-            Err(RecordsError::Invalid("record is longer than its batch"))
+            Err(Fault::Invalid("record is longer than its batch"))
         }
     }
 
     /// Checks the next record and skips it without holding its bytes.
-    fn next_layout(&mut self) -> Result<Layout, RecordsError> {
+    fn next_layout(&mut self) -> Result<Layout, Fault> {
         let len = self.next_len()?;
-        if self.stream.unread().len() >= len {
-            let mut body = &self.stream.unread()[..len];
+        if let Some(mut body) = self.stream.unread().get(..len) {
             let layout = Layout::read(&mut body, len)?;
             self.stream.consume(len);
             Ok(layout)
@@ -281,40 +272,48 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn copy_out(&mut self, len: usize, into: &mut Vec<u8>) -> Result<(), RecordsError> {
-        into.clear();
-        while into.len() < len {
-            let wanted = len - into.len();
+    /// Shows the next record in place, or gathered if it crosses a chunk.
+    fn visit_next(
+        &mut self,
+        crossing: &mut Vec<u8>,
+        visit: &mut impl FnMut(RecordView<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Fault> {
+        let len = self.next_len()?;
+        if let Some(body) = self.stream.unread().get(..len) {
+            let flow = visit(RecordView::parse(body)?);
+            self.stream.consume(len);
+            return Ok(flow);
+        }
+        crossing.clear();
+        while crossing.len() < len {
+            let wanted = len - crossing.len();
             let bytes = self.peek()?;
             if bytes.is_empty() {
                 return Err(VarintError::Truncated.into());
             }
             let taken = wanted.min(bytes.len());
-            into.extend_from_slice(&bytes[..taken]);
+            crossing.extend_from_slice(&bytes[..taken]);
             self.stream.consume(taken);
         }
-        Ok(())
+        Ok(visit(RecordView::parse(crossing)?))
     }
 
     /// Also reads the codec's own trailer, and so its checksum.
-    fn expect_end(&mut self) -> Result<(), RecordsError> {
+    fn expect_end(&mut self) -> Result<(), Fault> {
         if self.peek()?.is_empty() {
             Ok(())
         } else {
-            Err(RecordsError::Invalid("bytes after the last record"))
+            Err(Fault::Invalid("bytes after the last record"))
         }
     }
 
-    fn peek(&mut self) -> Result<&[u8], RecordsError> {
-        let limit = self.limit;
-        self.stream
-            .peek()
-            .map_err(|error| stream_error(error, limit))
+    fn peek(&mut self) -> Result<&[u8], Fault> {
+        self.stream.peek().map_err(Fault::Stream)
     }
 }
 
 impl RecordBody for Records<'_> {
-    fn next_byte(&mut self) -> Result<Option<u8>, RecordsError> {
+    fn next_byte(&mut self) -> Result<Option<u8>, Fault> {
         let byte = self.peek()?.first().copied();
         if byte.is_some() {
             self.stream.consume(1);
@@ -322,7 +321,7 @@ impl RecordBody for Records<'_> {
         Ok(byte)
     }
 
-    fn skip(&mut self, mut count: usize) -> Result<(), RecordsError> {
+    fn skip(&mut self, mut count: usize) -> Result<(), Fault> {
         while count > 0 {
             let step = self.peek()?.len().min(count);
             if step == 0 {
@@ -332,13 +331,6 @@ impl RecordBody for Records<'_> {
             count -= step;
         }
         Ok(())
-    }
-}
-
-fn stream_error(error: DecompressError, limit: usize) -> RecordsError {
-    match error {
-        DecompressError::Corrupt(what) => RecordsError::Invalid(what),
-        DecompressError::TooLarge => RecordsError::DecompressedTooLarge(limit),
     }
 }
 

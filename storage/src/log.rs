@@ -93,6 +93,10 @@ pub(crate) struct Inner {
     pub(crate) gone: bool,
 }
 
+/// Gets a batch's header, its bytes and the log start; says whether to go on.
+type VisitBatch<'a> =
+    dyn FnMut(&BatchHeader, &[u8], i64) -> Result<ControlFlow<()>, StorageError> + 'a;
+
 /// One batch to append. `bytes` hold exactly one validated batch, `header` is its header.
 #[derive(Debug, Clone)]
 pub struct AppendEntry {
@@ -625,7 +629,7 @@ impl Log {
         partition: &Partition,
         from: i64,
         limit: ReadLimit,
-        visit: &mut dyn FnMut(&BatchHeader, &[u8], i64) -> Result<ControlFlow<()>, StorageError>,
+        visit: &mut VisitBatch<'_>,
     ) -> Result<(), StorageError> {
         let offsets = partition.offsets();
         let end = limit.end(&offsets);

@@ -301,3 +301,8 @@ pub fn producer(wire: &mut Wire) -> (i64, i16) {
     assert_eq!(response.error_code, NONE);
     (response.producer_id.0, response.producer_epoch)
 }
+
+/// Panics unless a partition's first and next offset are these.
+pub fn bounds_are(wire: &mut Wire, topic: &Topic, partition: i32, expected: (i64, i64)) {
+    assert_eq!(bounds(wire, topic, partition), expected, "{topic:?} {partition}");
+}

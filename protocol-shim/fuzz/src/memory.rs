@@ -32,7 +32,13 @@ pub fn measure<R>(work: impl FnOnce() -> R) -> (R, Used) {
     LARGEST.store(0, Relaxed);
     let result = work();
     let peak = PEAK.load(Relaxed).saturating_sub(before);
-    (result, Used { peak, largest: LARGEST.load(Relaxed) })
+    (
+        result,
+        Used {
+            peak,
+            largest: LARGEST.load(Relaxed),
+        },
+    )
 }
 
 fn grown(size: usize) {

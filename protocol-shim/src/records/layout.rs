@@ -78,21 +78,15 @@ impl Layout {
             .map_err(|_| Fault::Invalid("header count is negative"))?;
         // A header takes two bytes at least.
         if header_count > (len - record.at) / 2 {
-            return Err(Fault::Invalid(
-                "header count is larger than the record",
-            ));
+            return Err(Fault::Invalid("header count is larger than the record"));
         }
         let headers_at = record.at;
         for _ in 0..header_count {
-            record
-                .part()?
-                .ok_or(Fault::Invalid("header key is null"))?;
+            record.part()?.ok_or(Fault::Invalid("header key is null"))?;
             record.part()?;
         }
         if record.at != len {
-            return Err(Fault::Invalid(
-                "record length does not match its content",
-            ));
+            return Err(Fault::Invalid("record length does not match its content"));
         }
         Ok(Self {
             timestamp_delta,
@@ -132,8 +126,7 @@ impl<B: RecordBody> Cursor<'_, B> {
             return Ok(None);
         }
         let at = self.at;
-        let len =
-            usize::try_from(len).map_err(|_| Fault::Invalid("field length is negative"))?;
+        let len = usize::try_from(len).map_err(|_| Fault::Invalid("field length is negative"))?;
         if len > self.len - at {
             return Err(Fault::Invalid("field is longer than its record"));
         }

@@ -8,7 +8,7 @@
 //! It never changes the batch: a wrong largest timestamp in the header is not an error, as in Kafka; the caller stamps
 //! the true one.
 
-use super::{Records, RecordsError, RejectCause, RejectedRecord, batch_fault};
+use super::{Records, RecordsError, RejectCause, RejectedRecord, batch_fault, told};
 use crate::batch::{
     BatchHeader, Compression, HEADER_LEN, LOG_OVERHEAD, NO_TIMESTAMP, TimestampType, crc_matches,
 };
@@ -189,12 +189,13 @@ fn check_records(
 ) -> Result<ValidBatch, RecordsError> {
     let compressed_len = batch.len() - HEADER_LEN;
     let plausible = compressed_len.saturating_mul(RATIO_MAX).max(RATIO_FREE);
-    let mut records = Records::open(header, batch, limits.max_decompressed_bytes.min(plausible))?;
+    let limit = limits.max_decompressed_bytes.min(plausible);
+    let mut records = Records::open(header, batch, limit)?;
     let mut rejected = Rejected::default();
     let (mut max_timestamp, mut offset_of_max_timestamp_delta) = (NO_TIMESTAMP, -1);
 
     for index in 0..header.record_count {
-        let record = records.next_layout()?;
+        let record = records.next_layout().map_err(told(limit))?;
         if record.offset_delta != index {
             return Err(RecordsError::Invalid(
                 "offset deltas do not count up from 0",
@@ -212,7 +213,7 @@ fn check_records(
             Err(cause) => rejected.push(index, cause),
         }
     }
-    records.expect_end()?;
+    records.expect_end().map_err(told(limit))?;
     rejected.into_result()?;
 
     if limits.log_append_time {
