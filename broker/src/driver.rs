@@ -37,13 +37,8 @@ const LOAD_BYTES: usize = 1 << 20;
 /// A machine together with its records' bytes and its place in the broker.
 pub trait Shard: Send + 'static {
     /// The machine.
-    type Machine: Machine<
-            Command: Send,
-            Reply: Send,
-            Record: Send,
-            Timer: Send,
-            Effect: Send,
-        > + Send;
+    type Machine: Machine<Command: Send, Reply: Send, Record: Send, Timer: Send, Effect: Send>
+        + Send;
 
     /// A machine that has seen no record.
     fn empty(&self) -> Self::Machine;
@@ -323,11 +318,7 @@ impl<S: Shard> Driver<S> {
     async fn commit(&mut self, committing: Committing<S>) {
         let Committing { outcome, result } = committing;
         let result = match result {
-            Ok(()) => {
-                self.shard
-                    .committed(outcome.records, outcome.effects)
-                    .await
-            }
+            Ok(()) => self.shard.committed(outcome.records, outcome.effects).await,
             Err(error) => Err(error),
         };
         match result {

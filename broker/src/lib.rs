@@ -335,7 +335,9 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let request_bytes = config
         .queued_max_request_bytes
         .unwrap_or(config.memory_budget_bytes / 2);
-    let request_memory_kib = u32::try_from(request_bytes / 1024).unwrap_or(u32::MAX).max(1);
+    let request_memory_kib = u32::try_from(request_bytes / 1024)
+        .unwrap_or(u32::MAX)
+        .max(1);
     let broker = Arc::new(Broker {
         request_memory: Arc::new(Semaphore::new(request_memory_kib as usize)),
         request_memory_kib,
@@ -364,13 +366,8 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let connections = Arc::new(Connections::new(&broker.config));
     let mut listeners = Vec::new();
     for (listener, socket, address) in sockets {
-        let advertised = format!(
-            "{}:{}",
-            listener.advertised_host, listener.advertised_port
-        );
-        broker
-            .metrics
-            .broker(broker.identity.node_id, &advertised);
+        let advertised = format!("{}:{}", listener.advertised_host, listener.advertised_port);
+        broker.metrics.broker(broker.identity.node_id, &advertised);
         listeners.push((listener.clone(), address));
         tasks.spawn(server::accept(
             broker.clone(),
@@ -475,13 +472,14 @@ impl Running {
     /// # Errors
     /// When the log could not be closed; the next start then counts as unclean.
     pub async fn stop(self) -> Result<(), StartError> {
-        self.health
-            .state
-            .store(Health::STOPPING, Ordering::Release);
+        self.health.state.store(Health::STOPPING, Ordering::Release);
         self.broker.metrics.broker_state(BrokerState::ShuttingDown);
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN, self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!(left = self.tasks.len(), "connections did not end in time");
         }
         self.stop_machines.cancel();

@@ -144,10 +144,7 @@ fn print_banner(running: &Running) {
     );
     for (listener, address) in &running.listeners {
         text.push_str(&format!("listening on {} {address}\n", listener.name));
-        let advertised = format!(
-            "{}:{}",
-            listener.advertised_host, listener.advertised_port
-        );
+        let advertised = format!("{}:{}", listener.advertised_host, listener.advertised_port);
         if advertised != address.to_string() {
             text.push_str(&format!(
                 "  clients are told to connect to {advertised}: they must be able to reach it\n"

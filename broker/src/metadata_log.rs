@@ -193,7 +193,10 @@ impl MetadataShard {
             .collect();
         if !stray.is_empty() {
             // A deletion that a stop interrupted.
-            tracing::info!(partitions = stray.len(), "deleting partitions of deleted topics");
+            tracing::info!(
+                partitions = stray.len(),
+                "deleting partitions of deleted topics"
+            );
             self.log.delete(stray).await?;
         }
         let all = self.committed_image.topics.keys().copied().collect();
@@ -278,7 +281,11 @@ impl MetadataShard {
     }
 
     /// Says once for each configuration that it is kept and shown but not enforced yet.
-    fn note_unenforced<'a>(&mut self, topic: &str, configs: impl Iterator<Item = (&'a String, &'a String)>) {
+    fn note_unenforced<'a>(
+        &mut self,
+        topic: &str,
+        configs: impl Iterator<Item = (&'a String, &'a String)>,
+    ) {
         for (name, value) in configs {
             if let Some(why) = crate::topic_config::not_enforced(name, value)
                 && self.unenforced_noted.insert(name.clone())

@@ -13,16 +13,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse, FetchRequest, ProduceRequest};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, ProduceRequest,
+};
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, VersionRange};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_protocol::{fetch_response, guard, header};
 
 use crate::Broker;
+use crate::handlers::{configs, fetch, metadata, offsets, produce, producer_ids, topics};
 use crate::metrics::Elapsed;
-use crate::handlers::{
-    configs, fetch, metadata, offsets, produce, producer_ids, topics,
-};
 
 /// A client's address as this broker advertises itself to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

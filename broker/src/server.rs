@@ -215,8 +215,7 @@ mod tests {
     fn limits_hold_and_end_with_the_connections() {
         let connections = connections(3, 2, 100);
         let first = connections.admit(ip("10.0.0.1"), 0).expect("room");
-        let _second = connections
-            .admit(ip("::ffff:10.0.0.1"), 0).expect("room");
+        let _second = connections.admit(ip("::ffff:10.0.0.1"), 0).expect("room");
         assert_eq!(
             connections.admit(ip("10.0.0.1"), 0).err(),
             Some("max_connections_per_ip")

@@ -25,7 +25,12 @@ fn put(engine: &dyn Engine, family: Family, key: &[u8], value: &[u8]) {
     engine.write(&ops).expect("writes");
 }
 
-fn all(engine: &dyn Engine, family: Family, start: Start<'_>, to: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn all(
+    engine: &dyn Engine,
+    family: Family,
+    start: Start<'_>,
+    to: &[u8],
+) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut found = Vec::new();
     engine
         .scan(family, start, to, &mut |key, value| {
@@ -67,7 +72,9 @@ fn writes_are_seen_in_order_and_families_are_apart(engine: &dyn Engine) {
         Some(&b"second"[..])
     );
     assert_eq!(engine.get(Family::Log, b"gone").expect("gets"), None);
-    engine.write(&WriteOps::new()).expect("an empty write is none");
+    engine
+        .write(&WriteOps::new())
+        .expect("an empty write is none");
     clear(engine);
 }
 
@@ -88,8 +95,18 @@ fn ranges_are_half_open(engine: &dyn Engine) {
     assert_eq!(all(engine, Family::Log, Start::At(b"d"), b"d").len(), 0);
     let last = engine.last(Family::Log, b"a", b"d").expect("reads");
     assert_eq!(last.expect("there is one").0, b"a");
-    assert!(engine.last(Family::Log, b"b", b"d").expect("reads").is_none());
-    assert!(engine.last(Family::Log, b"z", b"a").expect("reads").is_none());
+    assert!(
+        engine
+            .last(Family::Log, b"b", b"d")
+            .expect("reads")
+            .is_none()
+    );
+    assert!(
+        engine
+            .last(Family::Log, b"z", b"a")
+            .expect("reads")
+            .is_none()
+    );
     clear(engine);
 }
 
@@ -115,7 +132,11 @@ fn scans_start_at_or_below_a_key(engine: &dyn Engine) {
     assert_eq!(first(b"b3").as_deref(), Some(&b"b3"[..]));
     assert_eq!(first(b"b4").as_deref(), Some(&b"b3"[..]));
     assert_eq!(first(b"b9").as_deref(), Some(&b"b5"[..]));
-    assert_eq!(first(b"b0").as_deref(), Some(&b"b1"[..]), "nothing at or below");
+    assert_eq!(
+        first(b"b0").as_deref(),
+        Some(&b"b1"[..]),
+        "nothing at or below"
+    );
     clear(engine);
     assert_eq!(first(b"b3"), None, "nothing at all");
 }
@@ -135,7 +156,12 @@ fn everything_is_there_after_reopening(open: &mut Open<'_>) {
         let value = engine.get(family, b"stays").expect("gets").expect("stays");
         assert_eq!(value, family.name().as_bytes());
     }
-    assert!(engine.get(Family::Log, b"unsynced").expect("gets").is_some());
+    assert!(
+        engine
+            .get(Family::Log, b"unsynced")
+            .expect("gets")
+            .is_some()
+    );
     clear(engine.as_ref());
 }
 

@@ -290,8 +290,14 @@ mod tests {
     #[test]
     fn a_newer_format_another_node_and_damage_are_refused_and_nothing_changes() {
         let cases = [
-            ("format.version=2\ncluster.id=x\nnode.id=1\ndirectory.id=00000000-0000-0000-0000-000000000007\n", "format version 2"),
-            ("format.version=1\ncluster.id=x\nnode.id=3\ndirectory.id=00000000-0000-0000-0000-000000000007\n", "node.id=3"),
+            (
+                "format.version=2\ncluster.id=x\nnode.id=1\ndirectory.id=00000000-0000-0000-0000-000000000007\n",
+                "format version 2",
+            ),
+            (
+                "format.version=1\ncluster.id=x\nnode.id=3\ndirectory.id=00000000-0000-0000-0000-000000000007\n",
+                "node.id=3",
+            ),
             ("format.version=one\n", "no number"),
             ("", "is missing"),
         ];

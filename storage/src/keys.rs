@@ -413,10 +413,7 @@ mod tests {
         assert!(binding(PartitionId::METADATA) >= from);
         assert!(partition(Handle::METADATA).0 >= to);
         assert_eq!(parse_binding(&binding(id)), Some(id));
-        assert_eq!(
-            parse_handle(&handle_value(Handle(77))),
-            Some(Handle(77))
-        );
+        assert_eq!(parse_handle(&handle_value(Handle(77))), Some(Handle(77)));
     }
 
     #[test]

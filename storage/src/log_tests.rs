@@ -100,7 +100,9 @@ impl Bench {
     }
 
     fn append(&self, bytes: Bytes) -> Result<Appended, StorageError> {
-        block(self.submit(bytes, Acks::All)).expect("answered").remove(0)
+        block(self.submit(bytes, Acks::All))
+            .expect("answered")
+            .remove(0)
     }
 
     fn appended(&self, bytes: Bytes) -> i64 {
@@ -109,7 +111,9 @@ impl Bench {
 
     fn read(&self, from: i64) -> Result<Vec<i64>, StorageError> {
         let limit = ReadLimit::HighWatermark;
-        let read = self.log.read(&self.partition, from, usize::MAX, true, limit)?;
+        let read = self
+            .log
+            .read(&self.partition, from, usize::MAX, true, limit)?;
         Ok(read
             .batches
             .iter()
@@ -158,7 +162,13 @@ fn offsets_follow_each_other_and_come_back_stamped() {
     assert_eq!(bench.appended(plain(1)), 5);
     let read = bench
         .log
-        .read(&bench.partition, 3, usize::MAX, true, ReadLimit::HighWatermark)
+        .read(
+            &bench.partition,
+            3,
+            usize::MAX,
+            true,
+            ReadLimit::HighWatermark,
+        )
         .expect("reads");
     let headers: Vec<_> = read
         .batches
@@ -168,7 +178,11 @@ fn offsets_follow_each_other_and_come_back_stamped() {
     assert_eq!(headers[0].base_offset, 2, "the batch that holds offset 3");
     assert_eq!(headers[0].partition_leader_epoch, 3);
     assert_eq!(headers[1].base_offset, 5);
-    assert!(read.batches.iter().all(|b| ottla_protocol::batch::crc_matches(b)));
+    assert!(
+        read.batches
+            .iter()
+            .all(|b| ottla_protocol::batch::crc_matches(b))
+    );
 }
 
 #[test]
@@ -187,7 +201,10 @@ fn nothing_is_answered_or_served_before_its_sync() {
     assert!(block(answers).expect("answered")[0].is_ok());
     assert!(block(leader).expect("answered")[0].is_ok());
     assert!(bench.offsets().high_watermark >= 2);
-    assert_eq!(bench.offsets().committed_end, bench.offsets().high_watermark);
+    assert_eq!(
+        bench.offsets().committed_end,
+        bench.offsets().high_watermark
+    );
 }
 
 #[test]
@@ -247,7 +264,9 @@ fn one_sync_serves_all_that_was_written_before_it() {
     let bench = Bench::new();
     let before = bench.engine.syncs();
     bench.engine.hold_syncs(true);
-    let answers: Vec<_> = (0..200).map(|_| bench.submit(plain(1), Acks::All)).collect();
+    let answers: Vec<_> = (0..200)
+        .map(|_| bench.submit(plain(1), Acks::All))
+        .collect();
     bench.engine.hold_syncs(false);
     for answer in answers {
         assert!(block(answer).expect("answered")[0].is_ok());
@@ -261,7 +280,9 @@ fn after_a_failed_sync_everything_waiting_fails_and_nothing_is_accepted() {
     let bench = Bench::new();
     bench.appended(plain(1));
     bench.engine.hold_syncs(true);
-    bench.engine.fail_syncs(Some(EngineError::Io("test".into())));
+    bench
+        .engine
+        .fail_syncs(Some(EngineError::Io("test".into())));
     let waiting: Vec<_> = (0..3).map(|_| bench.submit(plain(1), Acks::All)).collect();
     bench.engine.hold_syncs(false);
     for waiting in waiting {
@@ -269,7 +290,10 @@ fn after_a_failed_sync_everything_waiting_fails_and_nothing_is_accepted() {
         assert!(matches!(answer, Err(StorageError::Engine(_))), "{answer:?}");
     }
     bench.engine.fail_syncs(None);
-    assert!(bench.append(plain(1)).is_err(), "not retried on the same state");
+    assert!(
+        bench.append(plain(1)).is_err(),
+        "not retried on the same state"
+    );
     assert!(bench.log.failure().is_some());
     assert_eq!(bench.read(0), Ok(vec![0]), "reads go on");
     assert!(block(bench.log.delete_prefix(&bench.partition, 1)).is_err());
@@ -279,7 +303,9 @@ fn after_a_failed_sync_everything_waiting_fails_and_nothing_is_accepted() {
 fn a_failed_write_fails_its_group_and_all_later_ones() {
     let bench = Bench::new();
     bench.appended(plain(1));
-    bench.engine.fail_writes(Some(EngineError::Full("test".into())));
+    bench
+        .engine
+        .fail_writes(Some(EngineError::Full("test".into())));
     assert_eq!(
         bench.append(plain(1)),
         Err(StorageError::Engine(EngineError::Full("test".into())))
@@ -303,7 +329,10 @@ fn a_duplicate_in_flight_waits_for_the_same_offset() {
     assert_eq!(again.try_recv().err(), Some(TryRecvError::Empty));
     bench.engine.hold_syncs(false);
     let first = block(first).expect("answered").remove(0).expect("appended");
-    let again = block(again).expect("answered").remove(0).expect("a duplicate");
+    let again = block(again)
+        .expect("answered")
+        .remove(0)
+        .expect("a duplicate");
     assert_eq!((first.base_offset, first.duplicate), (0, false));
     assert_eq!((again.base_offset, again.duplicate), (0, true));
     assert_eq!(bench.offsets().log_end, 2, "stored once");
@@ -348,7 +377,10 @@ fn producer_state_is_the_same_live_and_recovered() {
                 "a gap after recovery, seed {seed}"
             );
         }
-        assert!(bench.append(sequenced(0, epoch, sequence, 1)).is_ok(), "seed {seed}");
+        assert!(
+            bench.append(sequenced(0, epoch, sequence, 1)).is_ok(),
+            "seed {seed}"
+        );
     }
 }
 
@@ -416,12 +448,21 @@ fn reads_are_whole_batches_within_bounds() {
         bench.log.read(&bench.partition, from, max, one, limit)
     };
     assert_eq!(read(0, 2 * size, false).expect("reads").batches.len(), 2);
-    assert_eq!(read(0, 2 * size + 1, false).expect("reads").batches.len(), 2);
+    assert_eq!(
+        read(0, 2 * size + 1, false).expect("reads").batches.len(),
+        2
+    );
     assert_eq!(read(0, 1, true).expect("reads").batches.len(), 1, "KIP-74");
     assert_eq!(read(0, 1, false).expect("reads").batches.len(), 0);
     assert_eq!(read(10, size, true).expect("at the end").batches.len(), 0);
-    assert!(matches!(read(11, 1, true), Err(StorageError::OffsetOutOfRange { .. })));
-    assert!(matches!(read(-5, 1, true), Err(StorageError::OffsetOutOfRange { .. })));
+    assert!(matches!(
+        read(11, 1, true),
+        Err(StorageError::OffsetOutOfRange { .. })
+    ));
+    assert!(matches!(
+        read(-5, 1, true),
+        Err(StorageError::OffsetOutOfRange { .. })
+    ));
 }
 
 #[test]
@@ -432,7 +473,11 @@ fn delete_prefix_moves_the_start_at_once_and_for_good() {
     }
     let start = |bench: &Bench, offset| block(bench.log.delete_prefix(&bench.partition, offset));
     assert_eq!(start(&bench, 3), Ok(3));
-    assert_eq!(bench.read(3), Ok(vec![2, 4, 6, 8]), "the batch of offset 3 stays");
+    assert_eq!(
+        bench.read(3),
+        Ok(vec![2, 4, 6, 8]),
+        "the batch of offset 3 stays"
+    );
     assert!(bench.read(2).is_err());
     assert_eq!(start(&bench, 1), Ok(3), "never back");
     assert!(start(&bench, 11).is_err());
@@ -475,7 +520,11 @@ fn truncation_takes_everything_that_derives_from_the_batches() {
         assert_eq!(cut.producers, expected.producers, "seed {seed}");
         assert_eq!(cut.epochs, expected.epochs, "seed {seed}");
         let bench = bench.power_cut();
-        assert_eq!(bench.partition.state().producers, expected.producers, "seed {seed}");
+        assert_eq!(
+            bench.partition.state().producers,
+            expected.producers,
+            "seed {seed}"
+        );
         assert_eq!(bench.appended(plain(1)), *end, "seed {seed}");
     }
 }
@@ -507,12 +556,20 @@ fn a_follower_takes_bytes_as_they_are_and_only_what_continues_its_log() {
     }
     let read = |from| {
         let limit = ReadLimit::LogEnd;
-        let read = leader.log.read(&leader.partition, from, usize::MAX, true, limit);
+        let read = leader
+            .log
+            .read(&leader.partition, from, usize::MAX, true, limit);
         Bytes::from(read.expect("reads").batches.concat())
     };
     let follower = Bench::new();
     let take = |bytes| block(follower.log.append_as_follower(&follower.partition, bytes));
-    assert!(matches!(take(read(2)), Err(StorageError::NotContinuous { given: 2, log_end: 0 })));
+    assert!(matches!(
+        take(read(2)),
+        Err(StorageError::NotContinuous {
+            given: 2,
+            log_end: 0
+        })
+    ));
     assert_eq!(take(read(0)).expect("continues").log_end, 6);
     assert!(take(read(0)).is_err(), "an overlap");
     assert_eq!(follower.partition.epoch_of(0), 4);
@@ -535,7 +592,9 @@ fn the_high_watermark_waits_for_every_replica_in_sync() {
     bench.partition.lock().state.follower_at(2, 3);
     let offsets = bench.offsets();
     assert_eq!((offsets.high_watermark, offsets.committed_end), (3, 4));
-    block(bench.submit(plain(1), Acks::Leader)).expect("answered")[0].as_ref().expect("written");
+    block(bench.submit(plain(1), Acks::Leader)).expect("answered")[0]
+        .as_ref()
+        .expect("written");
     assert!(block(all).expect("answered")[0].is_ok());
 }
 
@@ -566,12 +625,21 @@ fn timestamps_are_found_as_a_full_scan_finds_them() {
                 "seed {seed} timestamp {timestamp}"
             );
         }
-        let expected = model.iter().copied().reduce(|best, next| {
-            if next.0 > best.0 { next } else { best }
-        });
-        let found = bench.log.max_timestamp(&bench.partition, limit).expect("looks up");
+        let expected =
+            model
+                .iter()
+                .copied()
+                .reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let found = bench
+            .log
+            .max_timestamp(&bench.partition, limit)
+            .expect("looks up");
         assert_eq!(
-            found.map(|TimestampOffset { timestamp, offset, .. }| (timestamp, offset)),
+            found.map(
+                |TimestampOffset {
+                     timestamp, offset, ..
+                 }| (timestamp, offset)
+            ),
             expected,
             "seed {seed}"
         );
@@ -625,9 +693,14 @@ fn log_append_time_is_stamped_with_a_matching_crc() {
     let appended = bench.append(timed(&[5, 9])).expect("appended");
     assert_eq!(appended.log_append_time, Some(1_000));
     let limit = ReadLimit::HighWatermark;
-    let read = bench.log.read(&bench.partition, 0, usize::MAX, true, limit).expect("reads");
+    let read = bench
+        .log
+        .read(&bench.partition, 0, usize::MAX, true, limit)
+        .expect("reads");
     assert!(ottla_protocol::batch::crc_matches(&read.batches[0]));
-    let found = bench.log.offset_for_timestamp(&bench.partition, 1_000, limit);
+    let found = bench
+        .log
+        .offset_for_timestamp(&bench.partition, 1_000, limit);
     assert_eq!(found.expect("looks up").map(|found| found.offset), Some(0));
 }
 
@@ -647,5 +720,11 @@ fn a_closed_log_accepts_nothing() {
         block(bench.log.append(vec![entry], Acks::All)).err(),
         Some(StorageError::ShuttingDown)
     );
-    assert!(bench.engine.get(Family::Log, &[9]).expect("reads").is_none());
+    assert!(
+        bench
+            .engine
+            .get(Family::Log, &[9])
+            .expect("reads")
+            .is_none()
+    );
 }

@@ -282,10 +282,7 @@ mod tests {
         engine.fail_writes(Some(EngineError::Full("test".into())));
         let mut ops = WriteOps::new();
         ops.put(Family::Log, b"k".to_vec(), &b"1"[..]);
-        assert_eq!(
-            engine.write(&ops),
-            Err(EngineError::Full("test".into()))
-        );
+        assert_eq!(engine.write(&ops), Err(EngineError::Full("test".into())));
         engine.fail_writes(None);
         engine.write(&ops).expect("writes");
         engine.fail_syncs(Some(EngineError::Io("test".into())));

@@ -307,7 +307,11 @@ impl PartitionState {
     }
 
     /// Takes a batch that is already in the log into the state: recovery's half of `take`.
-    pub(crate) fn replay(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<(), StorageError> {
+    pub(crate) fn replay(
+        &mut self,
+        header: &BatchHeader,
+        bytes: &[u8],
+    ) -> Result<(), StorageError> {
         if header.is_control() && header.has_producer_id() {
             self.take_marker(header, bytes)?;
         }
@@ -361,8 +365,8 @@ impl PartitionState {
         if self.producers.is_empty() {
             return;
         }
-        let interval =
-            SNAPSHOT_INTERVAL_BYTES.max(self.producers.len() * SNAPSHOT_BYTES_EACH * SNAPSHOT_SHARE);
+        let interval = SNAPSHOT_INTERVAL_BYTES
+            .max(self.producers.len() * SNAPSHOT_BYTES_EACH * SNAPSHOT_SHARE);
         // No snapshot at all means: no producer ever. So the first producer's first batch brings one.
         if self.snapshots.is_empty() || self.bytes_since_snapshot >= interval {
             self.snapshot(ops);

@@ -388,7 +388,12 @@ mod tests {
     fn sequences_wrap() {
         let mut producers = Producers::default();
         producers.apply(&batch(1, 0, i32::MAX - 1, 4, 0));
-        let last = *producers.get(1).expect("known").batches.back().expect("one");
+        let last = *producers
+            .get(1)
+            .expect("known")
+            .batches
+            .back()
+            .expect("one");
         assert_eq!(last.first_sequence(), i32::MAX - 1);
         assert_eq!(last.last_sequence, 1);
         assert_eq!(producers.check(&batch(1, 0, 2, 1, 0)), Ok(Sequenced::New));

@@ -191,8 +191,7 @@ fn replay_tail(
     engine.scan(Family::Log, Start::At(&from), &to, &mut |_, value| {
         let step = stored_header(handle, value).and_then(|header| {
             if header.base_offset > indexed {
-                state.running_max_timestamp =
-                    state.running_max_timestamp.max(header.max_timestamp);
+                state.running_max_timestamp = state.running_max_timestamp.max(header.max_timestamp);
                 state.bytes_since_time_entry += value.len();
             }
             match snapshot {

@@ -162,24 +162,27 @@ impl RocksEngine {
     }
 
     fn family(&self, family: Family) -> &rocksdb::ColumnFamily {
-        let db = if family.in_log() { &self.log } else { &self.meta };
+        let db = if family.in_log() {
+            &self.log
+        } else {
+            &self.meta
+        };
         db.cf_handle(family.name())
             .expect("every family is created at open")
     }
 
-    fn iterator(
-        &self,
-        family: Family,
-        lower: &[u8],
-        upper: &[u8],
-    ) -> DBRawIterator<'_> {
+    fn iterator(&self, family: Family, lower: &[u8], upper: &[u8]) -> DBRawIterator<'_> {
         let mut read = ReadOptions::default();
         read.set_iterate_lower_bound(lower);
         read.set_iterate_upper_bound(upper);
         // A scan of the log must not push the index of everything else out of the cache.
         read.fill_cache(false);
         read.set_verify_checksums(true);
-        let db = if family.in_log() { &self.log } else { &self.meta };
+        let db = if family.in_log() {
+            &self.log
+        } else {
+            &self.meta
+        };
         db.raw_iterator_cf_opt(self.family(family), read)
     }
 }
@@ -219,7 +222,11 @@ impl Engine for RocksEngine {
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let db = if family.in_log() { &self.log } else { &self.meta };
+        let db = if family.in_log() {
+            &self.log
+        } else {
+            &self.meta
+        };
         db.get_cf(self.family(family), key)
             .map(|value| value.map(Bytes::from))
             .map_err(|error| classify(&error))
@@ -314,9 +321,7 @@ mod tests {
     fn conforms() {
         let dir = TempDir::new("rocks-conforms");
         conformance::run(&mut || {
-            Box::new(
-                RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens"),
-            )
+            Box::new(RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens"))
         });
     }
 
@@ -359,15 +364,10 @@ mod tests {
 
         let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
         let mut seen = 0;
-        let scanned = engine.scan(
-            Family::Log,
-            Start::At(&[0; 4]),
-            &[0xff; 4],
-            &mut |_, _| {
-                seen += 1;
-                ControlFlow::Continue(())
-            },
-        );
+        let scanned = engine.scan(Family::Log, Start::At(&[0; 4]), &[0xff; 4], &mut |_, _| {
+            seen += 1;
+            ControlFlow::Continue(())
+        });
         assert!(
             matches!(scanned, Err(EngineError::Corruption(_))),
             "{scanned:?} after {seen} of 200"

@@ -241,9 +241,7 @@ fn sync_loop(shared: &Shared) {
             queue = match queue.deadline {
                 Some(deadline) => {
                     let waited = shared.queued.wait_timeout(queue, deadline - now);
-                    waited
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .0
+                    waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
                 }
                 None => shared
                     .queued
@@ -511,10 +509,12 @@ impl Writer {
             return;
         }
         if !group.ops.is_empty() {
-            let written = self
-                .shared
-                .check()
-                .and_then(|()| self.shared.engine.write(&group.ops).map_err(StorageError::from));
+            let written = self.shared.check().and_then(|()| {
+                self.shared
+                    .engine
+                    .write(&group.ops)
+                    .map_err(StorageError::from)
+            });
             if let Err(error) = written {
                 let cause = match error {
                     StorageError::Engine(cause) => cause,

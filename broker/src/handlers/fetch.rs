@@ -56,14 +56,16 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
     let max_bytes = usize::try_from(request.max_bytes)
         .unwrap_or(0)
         .min(ctx.broker.config.fetch_max_bytes);
-    let min_bytes = usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes);
+    let min_bytes = usize::try_from(request.min_bytes)
+        .unwrap_or(0)
+        .min(max_bytes);
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let asked = understand(&ctx, request);
     let env = ctx.broker.env;
-    let planned =
-        ctx.broker
-            .fetch_sessions
-            .plan(asked, env.monotonic().as_millis(), || env.random_u64());
+    let planned = ctx
+        .broker
+        .fetch_sessions
+        .plan(asked, env.monotonic().as_millis(), || env.random_u64());
     let plan = match planned {
         Ok(plan) => plan,
         Err(code) => return failed(code),
@@ -95,7 +97,13 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
         // Either something moved or the time is over; both times everything is read anew.
         let _ = tokio::time::timeout(left, watch.fired()).await;
     };
-    answer(&ctx, plan.session_id, plan.incremental, &plan.partitions, outcomes)
+    answer(
+        &ctx,
+        plan.session_id,
+        plan.incremental,
+        &plan.partitions,
+        outcomes,
+    )
 }
 
 fn failed(code: ErrorCode) -> FetchAnswer {
@@ -117,7 +125,10 @@ fn understand(ctx: &Ctx, request: FetchRequest) -> Asked {
     let mut partitions = Vec::new();
     for topic in request.topics {
         for partition in topic.partitions {
-            partitions.push(wanted(key(topic.topic.0.clone(), topic.topic_id), &partition));
+            partitions.push(wanted(
+                key(topic.topic.0.clone(), topic.topic_id),
+                &partition,
+            ));
         }
     }
     let forgotten = request

@@ -153,9 +153,10 @@ impl FetchSessions {
         session.epoch = next_epoch(session.epoch);
         session.used_ms = now_ms;
         for wanted in asked.partitions {
-            let held = session.partitions.iter_mut().find(|held| {
-                held.partition == wanted.partition && held.topic == wanted.topic
-            });
+            let held = session
+                .partitions
+                .iter_mut()
+                .find(|held| held.partition == wanted.partition && held.topic == wanted.topic);
             match held {
                 Some(held) => {
                     let (told, start) = (held.told_high_watermark, held.told_log_start);
@@ -295,7 +296,9 @@ mod tests {
             .plan(asked(0, 0, all.clone()), 0, || 77)
             .expect("begins");
         assert_eq!((plan.session_id, plan.incremental), (77, false));
-        let plan = sessions.plan(asked(77, 1, vec![]), 1, || 0).expect("goes on");
+        let plan = sessions
+            .plan(asked(77, 1, vec![]), 1, || 0)
+            .expect("goes on");
         assert_eq!(plan.partitions, all);
         assert!(plan.incremental);
         let plan = sessions
@@ -359,8 +362,13 @@ mod tests {
         let all = vec![wanted(0, 0), wanted(1, 0), wanted(2, 0)];
         sessions.plan(asked(0, 0, all), 0, || 9).expect("begins");
         let topic = TopicKey::Id(Uuid::from_u128(5));
-        sessions.told(9, &[(topic.clone(), 0, 7, 0, true), (topic, 1, 8, 0, false)]);
-        let plan = sessions.plan(asked(9, 1, vec![]), 0, || 0).expect("goes on");
+        sessions.told(
+            9,
+            &[(topic.clone(), 0, 7, 0, true), (topic, 1, 8, 0, false)],
+        );
+        let plan = sessions
+            .plan(asked(9, 1, vec![]), 0, || 0)
+            .expect("goes on");
         let order: Vec<_> = plan.partitions.iter().map(|held| held.partition).collect();
         assert_eq!(order, [1, 2, 0]);
         assert_eq!(plan.partitions[2].told_high_watermark, Some(7));

@@ -240,12 +240,7 @@ pub async fn delete_records(ctx: Ctx, request: DeleteRecordsRequest) -> DeleteRe
     DeleteRecordsResponse::default().with_topics(topics)
 }
 
-async fn delete_before(
-    ctx: &Ctx,
-    topic: &str,
-    index: i32,
-    offset: i64,
-) -> Result<i64, ErrorCode> {
+async fn delete_before(ctx: &Ctx, topic: &str, index: i32, offset: i64) -> Result<i64, ErrorCode> {
     let local = ctx.broker.partitions.by_name(topic);
     let local = local.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = local

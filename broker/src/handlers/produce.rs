@@ -24,8 +24,8 @@ use uuid::Uuid;
 
 use crate::error::storage_error;
 use crate::partitions::LocalTopic;
-use crate::topic_config::MessageTimestampType;
 use crate::router::{Ctx, Deferred, DeferredAnswer};
+use crate::topic_config::MessageTimestampType;
 
 /// Batches from this size on, and all compressed ones, are checked off the async workers.
 const CHECK_APART_BYTES: usize = 256 << 10;
@@ -92,7 +92,13 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                     Some(format!("partition {index} is named twice in one request")),
                 )),
                 Some(_) => {
-                    check(&ctx, local.as_ref(), data, request.transactional_id.is_some()).await
+                    check(
+                        &ctx,
+                        local.as_ref(),
+                        data,
+                        request.transactional_id.is_some(),
+                    )
+                    .await
                 }
             };
             partitions.push(match checked {
@@ -203,8 +209,7 @@ async fn check(
         timestamp_after_max_ms: config.message_timestamp_after_max_ms,
         zstd_allowed: ctx.api_version >= FIRST_ZSTD_VERSION,
         compacted: config.cleanup_policy.compact,
-        log_append_time: config.message_timestamp_type
-            == MessageTimestampType::LogAppendTime,
+        log_append_time: config.message_timestamp_type == MessageTimestampType::LogAppendTime,
     };
     let (header, bytes) = validate(ctx, bytes, limits).await?;
     check_transaction(&header, transactional)?;
