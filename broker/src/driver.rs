@@ -55,6 +55,9 @@ pub trait Shard: Send + 'static {
         value: Option<&[u8]>,
     ) -> Result<<Self::Machine as Machine>::Record, String>;
 
+    /// Every record of the log, once, before the first command.
+    fn loaded(&mut self, records: Vec<<Self::Machine as Machine>::Record>) -> Result<(), StorageError>;
+
     /// Records and effects whose records are now below the high watermark, in log order; runs before the
     /// replies that depend on them are released.
     fn committed(
@@ -178,7 +181,7 @@ struct Driver<S: Shard> {
     committing: FuturesOrdered<BoxFuture<'static, Committing<S>>>,
 }
 
-/// Loads the machine from its log, hands all records to `committed`, and starts the task that runs it until
+/// Loads the machine from its log, hands all records to `loaded`, and starts the task that runs it until
 /// `stop`. Returns when the machine is ready.
 ///
 /// # Errors
@@ -190,7 +193,7 @@ pub async fn start<S: Shard>(
     stop: CancellationToken,
 ) -> Result<(Handle<S>, tokio::task::JoinHandle<()>), StorageError> {
     let (machine, records) = load(&shard, &log)?;
-    shard.committed(records, Vec::new()).await?;
+    shard.loaded(records)?;
     let (asked, receiver) = mpsc::channel(QUEUED_COMMANDS);
     let driver = Driver {
         shard,

@@ -133,6 +133,13 @@ impl Shard for MetadataShard {
         MetadataRecord::decode(value).map_err(|error| format!("metadata record: {error}"))
     }
 
+    fn loaded(&mut self, records: Vec<MetadataRecord>) -> Result<(), StorageError> {
+        for record in &records {
+            self.apply(record)?;
+        }
+        Ok(())
+    }
+
     async fn committed(
         &mut self,
         records: Vec<MetadataRecord>,
@@ -157,9 +164,7 @@ impl Shard for MetadataShard {
                 | MetadataRecord::ProducerIds { .. }
                 | MetadataRecord::FeatureLevel { .. } => {}
             }
-            self.committed_image
-                .apply(record)
-                .map_err(|error| StorageError::InvalidBatch(error.to_string()))?;
+            self.apply(record)?;
             if let MetadataRecord::Config {
                 resource: ConfigResource::Topic(name),
                 ..
@@ -181,6 +186,12 @@ impl Shard for MetadataShard {
 }
 
 impl MetadataShard {
+    fn apply(&mut self, record: &MetadataRecord) -> Result<(), StorageError> {
+        self.committed_image
+            .apply(record)
+            .map_err(|error| StorageError::InvalidBatch(error.to_string()))
+    }
+
     /// The broker is registered: everything in the image gets its log, everything else goes.
     async fn open(&mut self) -> Result<(), StorageError> {
         self.open = true;

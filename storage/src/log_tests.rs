@@ -728,3 +728,27 @@ fn a_closed_log_accepts_nothing() {
             .is_none()
     );
 }
+
+#[test]
+fn flush_ms_bounds_the_time_to_the_next_sync_and_delays_no_answer() {
+    let bench = Bench::new();
+    bench.relaxed(i64::MAX);
+    let before = bench.engine.syncs();
+    bench.engine.hold_syncs(true);
+    for _ in 0..3 {
+        bench.appended(plain(1));
+    }
+    assert_eq!(bench.offsets().fsynced_end, 0, "answered without a sync");
+    bench.engine.hold_syncs(false);
+    bench.partition.set_config(LogConfig {
+        flush_messages: i64::MAX,
+        flush_ms: 0,
+        log_append_time: false,
+    });
+    bench.appended(plain(1));
+    // Due at once: the clock stands still, so nothing but flush.ms can have asked for this sync.
+    while bench.offsets().fsynced_end < 4 {
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.engine.syncs(), before + 1);
+}

@@ -189,8 +189,7 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("max.connection.creation.rate", Int, "2000", "Connections accepted per second.")
         .bounds(Bounds::AtLeast(0))
         .dynamic()
-        .differs("bounded by default, so that reconnecting clients cannot starve the others")
-        .not_yet("connections are accepted at any rate"),
+        .differs("bounded by default, so that reconnecting clients cannot starve the others"),
     Row::new("queued.max.request.bytes", Long, "-1", "Bytes of requests in flight before reading pauses; -1: a share of memory.budget.bytes.")
         .bounds(Bounds::AtLeast(-1))
         .differs("-1 is not unlimited here; the memory for requests is always bounded"),
@@ -206,8 +205,7 @@ pub const BROKER_CONFIGS: &[Row] = &[
     // Producers, groups, transactions.
     Row::new("producer.id.expiration.ms", Int, "86400000", "How long an idle producer's sequence state is kept.")
         .bounds(Bounds::AtLeast(1))
-        .dynamic()
-        .not_yet("idle producers are not forgotten"),
+        .dynamic(),
     Row::new("transaction.max.timeout.ms", Int, "900000", "Longest transaction timeout a producer may ask for.")
         .bounds(Bounds::AtLeast(1)),
     Row::new("transaction.state.log.num.partitions", Int, "50", "Partitions of the topic of transactions.")

@@ -17,7 +17,7 @@ use kafka_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
 use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::log::{Log, Partition, Read, ReadLimit};
 use ottla_storage::partition::Offsets;
@@ -254,9 +254,13 @@ fn read_one(
 ) -> Outcome {
     let mut data = PartitionData::default().with_partition_index(wanted.partition);
     if wanted.last_fetched_epoch >= 0 {
+        let offsets = partition.offsets();
         let (epoch, end) = partition.epoch_end(wanted.last_fetched_epoch);
+        if epoch < 0 || wanted.offset < offsets.log_start {
+            // Nothing to cut back to (Kafka's `Partition.readRecords`): the client starts over.
+            return refused(wanted.partition, ErrorCode::OffsetOutOfRange);
+        }
         if epoch < wanted.last_fetched_epoch || end < wanted.offset {
-            let offsets = partition.offsets();
             set_offsets(&mut data, &offsets);
             data.diverging_epoch = EpochEndOffset::default()
                 .with_epoch(epoch)
@@ -350,15 +354,14 @@ fn answer(
         if incremental && !news {
             continue;
         }
-        if data.error_code == 0 {
-            told.push((
-                wanted.topic.clone(),
-                wanted.partition,
-                data.high_watermark,
-                data.log_start_offset,
-                outcome.bytes > 0,
-            ));
-        }
+        // An error tells a high watermark of -1, so that its end is news.
+        told.push((
+            wanted.topic.clone(),
+            wanted.partition,
+            data.high_watermark,
+            data.log_start_offset,
+            outcome.bytes > 0,
+        ));
         if last != Some(&wanted.topic) {
             last = Some(&wanted.topic);
             let mut topic = FetchableTopicResponse::default();
@@ -398,6 +401,8 @@ fn count(ctx: &Ctx, wanted: &Wanted, outcome: &Outcome) {
     let metrics = ctx.broker.metrics.topic(&local.name);
     metrics.fetch_request();
     if outcome.data.error_code != 0 {
+        let api = ctx.broker.metrics.api(FetchRequest::KEY);
+        api.error(outcome.data.error_code, 1);
         metrics.fetch_failed();
     } else if outcome.bytes > 0 {
         metrics.fetched(outcome.bytes as u64);

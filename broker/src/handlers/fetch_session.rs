@@ -146,8 +146,7 @@ impl FetchSessions {
         if session.epoch != asked.epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }
-        let names_something = !asked.partitions.is_empty() || !asked.forgotten.is_empty();
-        if names_something && session.by_id != asked.by_id {
+        if session.by_id != asked.by_id {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
         session.epoch = next_epoch(session.epoch);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::error_code::ErrorCode;
 use ottla_protocol::records::{self, ProduceLimits};
@@ -23,6 +23,7 @@ use ottla_storage::waiters::Acks;
 use uuid::Uuid;
 
 use crate::error::storage_error;
+use crate::metrics::TopicMetrics;
 use crate::partitions::LocalTopic;
 use crate::router::{Ctx, Deferred, DeferredAnswer};
 use crate::topic_config::MessageTimestampType;
@@ -36,14 +37,22 @@ const FIRST_ZSTD_VERSION: i16 = 7;
 /// What becomes of one partition of the request.
 struct Outcome {
     response: PartitionProduceResponse,
-    /// Its place among the entries handed to the log, when it got that far.
-    entry: Option<usize>,
+    /// What was handed to the log, when it got that far.
+    entry: Option<Submitted>,
+}
+
+/// A batch on its way.
+struct Submitted {
+    /// Its place among the entries handed to the log.
+    index: usize,
+    records: u64,
+    bytes: u64,
 }
 
 struct TopicOutcome {
     name: StrBytes,
     id: Uuid,
-    local: Option<Arc<LocalTopic>>,
+    metrics: Option<Arc<TopicMetrics>>,
     partitions: Vec<Outcome>,
 }
 
@@ -103,32 +112,24 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
             };
             partitions.push(match checked {
                 Ok(entry) => {
-                    if let Some(metrics) = &metrics {
-                        let records = u64::try_from(entry.header.record_count).unwrap_or(0);
-                        metrics.appended(records, entry.bytes.len() as u64);
-                    }
-                    let response = PartitionProduceResponse::default().with_index(index);
+                    let submitted = Submitted {
+                        index: entries.len(),
+                        records: u64::try_from(entry.header.record_count).unwrap_or(0),
+                        bytes: entry.bytes.len() as u64,
+                    };
                     entries.push(entry);
                     Outcome {
-                        response,
-                        entry: Some(entries.len() - 1),
+                        response: PartitionProduceResponse::default().with_index(index),
+                        entry: Some(submitted),
                     }
                 }
-                Err((code, message)) => {
-                    if let Some(metrics) = &metrics {
-                        metrics.produce_failed();
-                    }
-                    refused(index, code, message)
-                }
+                Err((code, message)) => refused(index, code, message),
             });
-        }
-        if let Some(metrics) = &metrics {
-            metrics.produce_request();
         }
         topics.push(TopicOutcome {
             name: topic.name.0,
             id: topic.topic_id,
-            local,
+            metrics,
             partitions,
         });
     }
@@ -147,11 +148,14 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                 Some(Err(_)) => Vec::new(),
             };
             let mut failed = false;
-            for outcome in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-                if let Some(entry) = outcome.entry {
-                    fill(&ctx, &mut outcome.response, results.get(entry));
+            for topic in &mut topics {
+                for outcome in &mut topic.partitions {
+                    if let Some(entry) = &outcome.entry {
+                        fill(&ctx, &mut outcome.response, results.get(entry.index));
+                    }
+                    failed |= outcome.response.error_code != 0;
+                    count(&ctx, topic.metrics.as_deref(), outcome);
                 }
-                failed |= outcome.response.error_code != 0;
             }
             if wants_answer {
                 DeferredAnswer::Response(respond(&ctx, topics))
@@ -162,6 +166,21 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                 DeferredAnswer::Nothing
             }
         }),
+    }
+}
+
+/// Counts what became of one partition.
+fn count(ctx: &Ctx, metrics: Option<&TopicMetrics>, outcome: &Outcome) {
+    let code = outcome.response.error_code;
+    if code != 0 {
+        ctx.broker.metrics.api(ProduceRequest::KEY).error(code, 1);
+    }
+    let Some(metrics) = metrics else { return };
+    metrics.produce_request();
+    match &outcome.entry {
+        Some(entry) if code == 0 => metrics.appended(entry.records, entry.bytes),
+        _ if code != 0 => metrics.produce_failed(),
+        _ => {}
     }
 }
 
@@ -340,7 +359,6 @@ fn respond(ctx: &Ctx, topics: Vec<TopicOutcome>) -> ProduceResponse {
             } else {
                 response.name = topic.name.into();
             }
-            drop(topic.local);
             response
         })
         .collect();

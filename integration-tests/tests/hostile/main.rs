@@ -18,9 +18,9 @@ mod wire;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use table::{Row, Worst};
-use target::{Answer, Client, Target};
-use wire::{Fetch, PRODUCE, Produce};
+use table::Worst;
+use target::{Client, Target};
+use wire::{PRODUCE, Produce};
 
 const TOPIC: &str = "target";
 
