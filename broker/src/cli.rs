@@ -1,8 +1,10 @@
 //! The command line: `ottla serve`, and the hidden `ottla tables` that keeps the README's tables true.
 //!
 //! Called by `main` only. Usage errors end the process with exit code 2 inside clap. It starts nothing
-//! itself, but for `tables`, which reads and writes the one file it is given.
+//! itself, but for `tables`, which reads and writes the one file it is given. `complain` is how `main` ends in
+//! failure.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -65,6 +67,46 @@ pub struct TablesArgs {
     /// Fail if a table between the markers of this file is not the code's
     #[arg(long, value_name = "README")]
     pub check: Option<PathBuf>,
+}
+
+/// Says on standard error why the process ends: always one line, whatever a path or a value in it holds.
+pub fn complain(why: &dyn Display) {
+    eprintln!("ottla: {}", on_one_line(&why.to_string()));
+}
+
+fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+/// The environment as text. What is no text is meant for somebody else, unless its name says Kafka.
+///
+/// # Errors
+/// One line about a `KAFKA_` variable whose value is no text.
+pub fn environment() -> Result<Vec<(String, String)>, String> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with("KAFKA_") => {
+                return Err(format!(
+                    "environment variable {name}: must be text in UTF-8, or unset"
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(variables)
 }
 
 /// Runs `ottla tables`. The error is one line for the operator.
@@ -162,6 +204,11 @@ mod tests {
         assert_eq!(args.config, Some(PathBuf::from("f")));
         assert_eq!(args.sets, ["a=b=c", "d="]);
         assert_eq!(args.log_format, LogFormat::Json);
+    }
+
+    #[test]
+    fn a_complaint_is_one_line() {
+        assert_eq!(on_one_line("a\nb\tc\u{1b}[1m é"), "a\\nb\\tc\\u{1b}[1m é");
     }
 
     #[test]

@@ -6,7 +6,10 @@
 //! frame must be complete `FRAME_TIMEOUT` after its first byte, an answer must make progress within
 //! `WRITE_TIMEOUT`, and an idle connection ends after `connections.max.idle.ms`.
 
+use std::future::{Future, poll_fn};
 use std::io::IoSlice;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +17,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use ottla_protocol::frame::{FrameCodec, FrameError, FrameLimits};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +38,9 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest time that an answer may make no progress.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a parked fetch with a frame behind it, which stops the reading, looks whether its client is there.
+const GONE_CHECK: Duration = Duration::from_secs(5);
 
 /// What one connection may hold before its first frame is known.
 const READ_BUFFER_BYTES: usize = 4 << 10;
@@ -181,7 +187,7 @@ impl Connection {
                 biased;
                 answer = &mut run => return Ok(answer),
                 () = self.stop.cancelled(), if order == Order::Parks => return Err("shutdown"),
-                next = read_frame(&mut self.frames, Duration::MAX, &self.stop), if self.next.is_none() => {
+                next = next_or_gone(&mut self.frames, self.next.is_none(), &self.stop), if order == Order::Parks || self.next.is_none() => {
                     if order == Order::Parks && matches!(next, Err("closed_by_client" | "shutdown" | "read_error")) {
                         return Err("closed_by_client");
                     }
@@ -200,44 +206,63 @@ impl Connection {
     }
 }
 
+/// The next frame or, when there is no place for one, only the news that the client went away.
+async fn next_or_gone(
+    frames: &mut Frames,
+    read: bool,
+    stop: &CancellationToken,
+) -> Result<Bytes, Cause> {
+    if read {
+        return read_frame(frames, Duration::MAX, stop).await;
+    }
+    loop {
+        // The end of the stream shows behind bytes that are not read, but only to one who asks again.
+        sleep(GONE_CHECK).await;
+        let ready = frames.get_ref().ready(Interest::READABLE).now_or_never();
+        if let Some(Ok(ready)) = ready
+            && ready.is_read_closed()
+        {
+            return Err("closed_by_client");
+        }
+    }
+}
+
 /// The next frame, or why there will be none. Dropping it loses nothing that was read.
 async fn read_frame(
     frames: &mut Frames,
     idle: Duration,
     stop: &CancellationToken,
 ) -> Result<Bytes, Cause> {
-    let wait = if frames.read_buffer().is_empty() {
-        idle
-    } else {
-        FRAME_TIMEOUT
-    };
     // `Duration::MAX` would overflow the timer: a day is as good as for ever here.
-    let wait = wait.min(Duration::from_secs(24 * 3600));
+    let idle = idle.min(Duration::from_secs(24 * 3600));
     tokio::select! {
         biased;
         () = stop.cancelled() => Err("shutdown"),
-        frame = next_within(frames, wait) => frame,
+        frame = next_within(frames, idle) => frame,
     }
 }
 
-async fn next_within(frames: &mut Frames, wait: Duration) -> Result<Bytes, Cause> {
-    let idle = frames.read_buffer().is_empty();
-    if idle {
-        // First the wait for a first byte, then a shorter one for the rest of the frame.
-        let first = timeout(wait, frames.get_ref().readable()).await;
-        match first {
-            Err(_) => return Err("idle"),
-            Ok(Err(_)) => return Err("read_error"),
-            Ok(Ok(())) => {}
+/// `FRAME_TIMEOUT` counts from the first byte, not from the first sign of one: a fresh socket counts as readable.
+async fn next_within(frames: &mut Frames, idle: Duration) -> Result<Bytes, Cause> {
+    let mut begun = !frames.read_buffer().is_empty();
+    let mut end = pin!(sleep(if begun { FRAME_TIMEOUT } else { idle }));
+    poll_fn(|cx| {
+        if let Poll::Ready(frame) = frames.poll_next_unpin(cx) {
+            return Poll::Ready(match frame {
+                None => Err("closed_by_client"),
+                Some(Ok(frame)) => Ok(frame),
+                Some(Err(FrameError::Io(_))) => Err("read_error"),
+                Some(Err(_)) => Err("bad_frame_size"),
+            });
         }
-    }
-    match timeout(FRAME_TIMEOUT, frames.next()).await {
-        Err(_) => Err("slow_frame"),
-        Ok(None) => Err("closed_by_client"),
-        Ok(Some(Ok(frame))) => Ok(frame),
-        Ok(Some(Err(FrameError::Io(_)))) => Err("read_error"),
-        Ok(Some(Err(_))) => Err("bad_frame_size"),
-    }
+        if !begun && !frames.read_buffer().is_empty() {
+            begun = true;
+            end.set(sleep(FRAME_TIMEOUT));
+        }
+        let late = if begun { "slow_frame" } else { "idle" };
+        end.as_mut().poll(cx).map(|()| Err(late))
+    })
+    .await
 }
 
 /// Writes all pieces, with as few system calls and copies as there can be.

@@ -54,7 +54,7 @@ const DRAIN: Duration = Duration::from_millis(1_000);
 /// Producers are looked through for expired ones this often (Kafka's `producer.id.expiration.check.interval.ms`).
 const PRODUCER_EXPIRY_CHECK: Duration = Duration::from_secs(600);
 
-/// Why a broker does not start. Each prints as one line.
+/// Why a broker does not start, or not stop cleanly. Each prints as one line.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// A listener's address cannot be had.
@@ -75,6 +75,9 @@ pub enum StartError {
     /// The metadata cannot be loaded or written.
     #[error("cannot load the metadata: {0}")]
     Metadata(StorageError),
+    /// The log cannot be closed; what it acknowledged before is safe, and the next start tells the rest.
+    #[error("cannot close the log: {0}")]
+    Close(StorageError),
     /// The broker cannot register itself.
     #[error("cannot register the broker in the metadata log: {}", .0.name())]
     Register(ErrorCode),
@@ -488,11 +491,7 @@ impl Running {
                 tracing::error!("a coordinator's task panicked");
             }
         }
-        self.broker
-            .log
-            .close()
-            .await
-            .map_err(StartError::Metadata)?;
+        self.broker.log.close().await.map_err(StartError::Close)?;
         Ok(self.directory.close()?)
     }
 }

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         Command::Tables(args) => match cli::tables(&args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("ottla: {error}");
+                cli::complain(&error);
                 ExitCode::FAILURE
             }
         },
@@ -31,10 +31,18 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &ServeArgs) -> ExitCode {
-    let loaded = match Config::load(args.config.as_deref(), std::env::vars(), &args.sets) {
+    let environment = match cli::environment() {
+        Ok(environment) => environment,
+        Err(error) => {
+            cli::complain(&error);
+            return ExitCode::from(cli::EXIT_USAGE);
+        }
+    };
+    let loaded = Config::load(args.config.as_deref(), environment.into_iter(), &args.sets);
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("ottla: {error}");
+            cli::complain(&error);
             return ExitCode::from(cli::EXIT_USAGE);
         }
     };
@@ -53,7 +61,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("ottla: cannot start threads: {error}");
+            cli::complain(&format_args!("cannot start threads: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -67,14 +75,14 @@ async fn run(config: Config) -> ExitCode {
     ) {
         (Ok(term), Ok(int)) => (term, int),
         (Err(error), _) | (_, Err(error)) => {
-            eprintln!("ottla: cannot listen for signals: {error}");
+            cli::complain(&format_args!("cannot listen for signals: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let running = match start(config, Env::system()).await {
         Ok(running) => running,
         Err(error) => {
-            eprintln!("ottla: {error}");
+            cli::complain(&error);
             return ExitCode::from(exit_code(&error));
         }
     };
@@ -84,7 +92,7 @@ async fn run(config: Config) -> ExitCode {
         _ = term.recv() => {}
         _ = int.recv() => {}
         () = storage_lost.cancelled() => {
-            eprintln!("ottla: storage failed; the next start recovers what is safe");
+            cli::complain(&"storage failed; the next start recovers what is safe");
             return ExitCode::from(EXIT_STORAGE_LOST);
         }
     }
@@ -95,8 +103,8 @@ async fn run(config: Config) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("ottla: {error}");
-            ExitCode::FAILURE
+            cli::complain(&error);
+            ExitCode::from(exit_code_at_stop(&error))
         }
     }
 }
@@ -104,7 +112,18 @@ async fn run(config: Config) -> ExitCode {
 fn exit_code(error: &StartError) -> u8 {
     match error {
         StartError::Listen { .. } | StartError::Directory(_) => cli::EXIT_USAGE,
-        StartError::Metadata(_) | StartError::Register(_) => 1,
+        StartError::Metadata(_) | StartError::Register(_) | StartError::Close(_) => 1,
+    }
+}
+
+fn exit_code_at_stop(error: &StartError) -> u8 {
+    match error {
+        // A full disk, for one: reads went on until the stop.
+        StartError::Close(_) => EXIT_STORAGE_LOST,
+        StartError::Listen { .. }
+        | StartError::Directory(_)
+        | StartError::Metadata(_)
+        | StartError::Register(_) => 1,
     }
 }
 

@@ -245,9 +245,12 @@ where
                     Err(cause) => return Answer::Now(Reply::Close(cause)),
                 };
                 let version = call.ctx.api_version;
+                let correlation_id = call.correlation_id;
+                // A fetch may wait long, and the frame may be much larger than what the request kept of it.
+                drop(call.body);
                 let answer = handler(call.ctx, request).await;
                 let encoded = fetch_response::encode(
-                    call.correlation_id,
+                    correlation_id,
                     &answer.response,
                     &answer.records,
                     version,
@@ -395,6 +398,8 @@ pub async fn handle(origin: Origin, frame: Bytes) -> Answer {
     let request_bytes = frame.len();
     drop(frame);
     let client_id = client_text(request_header.client_id.as_deref());
+    // It lies in the frame, which must not outlive its last reader.
+    drop(request_header);
     let broker = origin.broker.clone();
     tracing::debug!(api = route.name, version, client = %client_id, peer = %origin.peer, "request");
     let began = broker.env.monotonic();

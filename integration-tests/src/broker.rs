@@ -24,6 +24,17 @@ pub const TERM_DEADLINE: Duration = Duration::from_secs(2);
 /// Slack on top of the promise for a loaded test machine.
 const TERM_SLACK: Duration = Duration::from_secs(3);
 
+/// What a broker is started with, besides its folder.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Launch<'a> {
+    /// A `--set` for each. They add to, and override, a loopback listener and metrics on free ports.
+    pub properties: &'a [(&'a str, &'a str)],
+    /// Further arguments of `ottla serve`.
+    pub args: &'a [&'a str],
+    /// Environment variables.
+    pub env: &'a [(&'a str, &'a str)],
+}
+
 /// A running broker, or one of the restarts of it.
 pub struct Broker {
     process: Option<Process>,
@@ -32,6 +43,8 @@ pub struct Broker {
     metrics_port: Option<u16>,
     folder: PathBuf,
     properties: Vec<(String, String)>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
     allowed: Vec<String>,
     earlier_log: Vec<String>,
 }
@@ -40,16 +53,30 @@ impl Broker {
     /// Starts a broker with its data in `folder` and waits for its banner. Properties add to, and override, a
     /// loopback listener on a free port and metrics on a free port.
     pub fn start(folder: &Path, properties: &[(&str, &str)]) -> Broker {
+        let launch = Launch {
+            properties,
+            ..Launch::default()
+        };
+        Broker::launch(folder, &launch)
+    }
+
+    /// The same with more than properties.
+    pub fn launch(folder: &Path, launch: &Launch<'_>) -> Broker {
+        let owned = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect()
+        };
         let mut broker = Broker {
             process: None,
             host: "127.0.0.1".to_owned(),
             port: 0,
             metrics_port: None,
             folder: folder.to_owned(),
-            properties: properties
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.to_string()))
-                .collect(),
+            properties: owned(launch.properties),
+            args: launch.args.iter().map(|arg| arg.to_string()).collect(),
+            env: owned(launch.env),
             allowed: Vec::new(),
             earlier_log: Vec::new(),
         };
@@ -114,11 +141,16 @@ impl Broker {
 
     /// Asks it to stop and returns its status; panics when it takes longer than promised.
     pub fn sigterm(&mut self) -> ExitStatus {
+        self.stop_with(Signal::TERM)
+    }
+
+    /// The same with Ctrl-C's signal, say.
+    pub fn stop_with(&mut self, signal: Signal) -> ExitStatus {
         let process = self.process();
-        process.signal(Signal::TERM);
+        process.signal(signal);
         let Some(status) = process.wait(TERM_DEADLINE + TERM_SLACK) else {
             panic!(
-                "the broker did not end within {TERM_DEADLINE:?} of SIGTERM\n{}",
+                "the broker did not end within {TERM_DEADLINE:?} of {signal:?}\n{}",
                 process.output()
             );
         };
@@ -134,12 +166,6 @@ impl Broker {
     }
 
     fn spawn(&mut self) {
-        let binary = binaries().join("ottla");
-        assert!(
-            binary.exists(),
-            "{} is missing; run: cargo build --release -p ottla",
-            binary.display()
-        );
         let listener = format!("listeners=PLAINTEXT://127.0.0.1:{}", self.port);
         let folder = format!("log.dirs={}", self.folder.display());
         let mut settings = vec![listener, folder, "metrics.listener=127.0.0.1:0".to_owned()];
@@ -149,19 +175,24 @@ impl Broker {
                 .map(|(name, value)| format!("{name}={value}")),
         );
         let args = settings.iter().flat_map(|setting| ["--set", setting]);
-        let run = Run::new(binary)
-            .args(["serve"])
-            .args(args)
-            .env("NO_COLOR", "1");
+        let mut run = ottla().args(["serve"]).args(args).args(&self.args);
+        for (name, value) in &self.env {
+            run = run.env(name, value);
+        }
         let process = run.start();
-        let Some(port) = process.stdout.wait_for_line(START_DEADLINE, listening_port) else {
+        // The line that ends the banner but for one.
+        let complete = |line: &str| line.starts_with("try: ").then_some(());
+        let served = process.stdout.wait_for_line(START_DEADLINE, complete);
+        let banner = process.stdout.all();
+        let port = banner.iter().find_map(|line| listening_port(line));
+        let (Some(()), Some(port)) = (served, port) else {
             panic!(
-                "no `listening on PLAINTEXT host:port` within {START_DEADLINE:?}\n{}",
+                "no banner with `listening on PLAINTEXT host:port` within {START_DEADLINE:?}\n{}",
                 process.output()
             );
         };
         self.port = port;
-        self.metrics_port = process.stdout.wait_for_line(Duration::ZERO, metrics_port);
+        self.metrics_port = banner.iter().find_map(|line| metrics_port(line));
         self.process = Some(process);
     }
 
@@ -196,6 +227,17 @@ impl Drop for Broker {
             unexpected.join("\n")
         );
     }
+}
+
+/// The broker's binary, ready for its arguments.
+pub fn ottla() -> Run {
+    let binary = binaries().join("ottla");
+    assert!(
+        binary.exists(),
+        "{} is missing; run: cargo build --release -p ottla",
+        binary.display()
+    );
+    Run::new(binary).env("NO_COLOR", "1")
 }
 
 /// A port nobody listens on, outside the range that the kernel gives to outgoing connections: a client that tries
@@ -243,7 +285,10 @@ fn unexpected_lines(log: &[String], allowed: &[String]) -> Vec<String> {
             .split_whitespace()
             .take(2)
             .any(|word| matches!(word, "ERROR" | "WARN"));
-        leveled || line.contains("panicked at")
+        let json = ["ERROR", "WARN"]
+            .iter()
+            .any(|level| line.contains(&format!("\"level\":\"{level}\"")));
+        leveled || json || line.contains("panicked at")
     };
     log.iter()
         .filter(bad)
@@ -281,6 +326,7 @@ mod tests {
             "2026-01-01T00:00:00Z ERROR ottla: disk gone",
             "2026-01-01T00:00:00Z  INFO ottla: WARN is only a word here",
             "thread 'a' (1) panicked at src/x.rs:1:1:",
+            r#"{"timestamp":"2026-01-01T00:00:00Z","level":"WARN","message":"odd"}"#,
         ]
         .iter()
         .map(|line| without_colours(line))
@@ -288,7 +334,7 @@ mod tests {
         let unexpected = unexpected_lines(&log, &["disk gone".to_owned()]);
         assert_eq!(
             unexpected,
-            ["2026-01-01T00:00:00Z  WARN ottla: odd", &log[3]]
+            ["2026-01-01T00:00:00Z  WARN ottla: odd", &log[3], &log[4]]
         );
     }
 }

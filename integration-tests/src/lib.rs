@@ -9,6 +9,8 @@
 
 pub mod broker;
 pub mod clients;
+pub mod http;
+pub mod namespace;
 pub mod process;
 pub mod round_trip;
 pub mod wire;

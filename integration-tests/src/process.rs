@@ -3,9 +3,10 @@
 //! Each child leads a process group of its own, so that killing it also ends what it started. Output is read on
 //! threads of its own and never blocks the child.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -149,8 +150,14 @@ impl Run {
     }
 
     /// Sets an environment variable.
-    pub fn env(mut self, name: &str, value: &str) -> Run {
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Run {
         self.command.env(name, value);
+        self
+    }
+
+    /// The folder it runs in; that of the test without this.
+    pub fn folder(mut self, folder: &Path) -> Run {
+        self.command.current_dir(folder);
         self
     }
 

@@ -90,7 +90,9 @@ impl Wire {
     where
         Q::Response: PartialEq + std::fmt::Debug,
     {
-        let mut frame = self.read_frame().expect("an answer, not a closed connection");
+        let mut frame = self
+            .read_frame()
+            .expect("an answer, not a closed connection");
         decode::<Q::Response>(&mut frame, ticket.correlation_id, ticket.version)
     }
 
@@ -106,6 +108,7 @@ impl Wire {
                 }
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("no answer: {error}"),
             }
         }
@@ -126,7 +129,13 @@ impl Wire {
 }
 
 /// A whole request frame around any body. Header version 2 ends in an empty tag section.
-pub fn frame(key: i16, version: i16, correlation_id: i32, header_version: i16, body: &[u8]) -> Bytes {
+pub fn frame(
+    key: i16,
+    version: i16,
+    correlation_id: i32,
+    header_version: i16,
+    body: &[u8],
+) -> Bytes {
     let header = RequestHeader::default()
         .with_request_api_key(key)
         .with_request_api_version(version)
@@ -152,9 +161,13 @@ where
     assert_eq!(header.correlation_id, correlation_id, "answers in order");
     assert!(header.unknown_tagged_fields.is_empty());
     let body = frame.clone();
-    let response = R::decode(frame, version)
-        .unwrap_or_else(|error| panic!("answer at v{version}: {error}"));
-    assert!(frame.is_empty(), "{} bytes follow {response:?}", frame.len());
+    let response =
+        R::decode(frame, version).unwrap_or_else(|error| panic!("answer at v{version}: {error}"));
+    assert!(
+        frame.is_empty(),
+        "{} bytes follow {response:?}",
+        frame.len()
+    );
     let mut again = BytesMut::new();
     response
         .encode(&mut again, version)

@@ -8,6 +8,8 @@
 //! Size rules (KIP-74): whole batches only; the first batch of the first partition that has one is given even if
 //! it is larger than every limit; negative sizes mean no data.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,11 +56,11 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
         request.replica_id.0 >= 0
     };
     let max_bytes = usize::try_from(request.max_bytes)
-        .unwrap_or(0)
-        .min(ctx.broker.config.fetch_max_bytes);
+        .ok()
+        .map(|max_bytes| max_bytes.min(ctx.broker.config.fetch_max_bytes));
     let min_bytes = usize::try_from(request.min_bytes)
         .unwrap_or(0)
-        .min(max_bytes);
+        .min(max_bytes.unwrap_or(0));
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let asked = understand(&ctx, request);
     let env = ctx.broker.env;
@@ -94,7 +96,8 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
         if ready || news || bytes >= min_bytes || left.is_zero() {
             break outcomes;
         }
-        // Either something moved or the time is over; both times everything is read anew.
+        // Either something moved or the time is over; both times everything is read anew, so nothing is kept.
+        drop(outcomes);
         let _ = tokio::time::timeout(left, watch.fired()).await;
     };
     answer(
@@ -119,18 +122,18 @@ fn understand(ctx: &Ctx, request: FetchRequest) -> Asked {
         if by_id {
             TopicKey::Id(id)
         } else {
-            TopicKey::Name(name)
+            // A copy: the name lies in the request's frame, which a session would keep for as long as it lives.
+            TopicKey::Name(StrBytes::from_string(name.to_string()))
         }
     };
     let mut partitions = Vec::new();
     for topic in request.topics {
+        let key = key(topic.topic.0, topic.topic_id);
         for partition in topic.partitions {
-            partitions.push(wanted(
-                key(topic.topic.0.clone(), topic.topic_id),
-                &partition,
-            ));
+            partitions.push(wanted(key.clone(), &partition));
         }
     }
+    let partitions = once_each(partitions);
     let forgotten = request
         .forgotten_topics_data
         .into_iter()
@@ -154,6 +157,22 @@ fn understand(ctx: &Ctx, request: FetchRequest) -> Asked {
         partitions,
         forgotten,
     }
+}
+
+/// A partition that is named again counts once, with what was said last (Kafka's `FetchRequest.fetchData`).
+fn once_each(partitions: Vec<Wanted>) -> Vec<Wanted> {
+    let mut places = HashMap::with_capacity(partitions.len());
+    let mut once: Vec<Wanted> = Vec::with_capacity(partitions.len());
+    for wanted in partitions {
+        match places.entry((wanted.topic.clone(), wanted.partition)) {
+            Entry::Occupied(place) => once[*place.get()] = wanted,
+            Entry::Vacant(place) => {
+                place.insert(once.len());
+                once.push(wanted);
+            }
+        }
+    }
+    once
 }
 
 fn wanted(topic: TopicKey, partition: &FetchPartition) -> Wanted {
@@ -200,19 +219,20 @@ fn look_up(ctx: &Ctx, partitions: &[Wanted], from_replica: bool) -> Vec<Target> 
         .collect()
 }
 
-/// Reads all targets in order until `max_bytes` are spent; off the async workers when there is data to read.
+/// Reads all targets in order until `max_bytes` are spent, `None` being no data at all; off the async workers when
+/// there is data to read.
 async fn read_all(
     ctx: &Ctx,
     targets: Vec<Target>,
     limit: ReadLimit,
-    max_bytes: usize,
+    max_bytes: Option<usize>,
 ) -> Vec<Outcome> {
     let has_data = targets.iter().any(|target| match &target.found {
         Ok((_, partition)) => limit.end(&partition.offsets()) > target.wanted.offset,
         Err(_) => false,
     });
     if !has_data {
-        return read_in_turn(&ctx.broker.log, &targets, limit, 0);
+        return read_in_turn(&ctx.broker.log, &targets, limit, None);
     }
     let log = ctx.broker.log.clone();
     let count = targets.len();
@@ -225,8 +245,13 @@ async fn read_all(
     })
 }
 
-fn read_in_turn(log: &Log, targets: &[Target], limit: ReadLimit, max_bytes: usize) -> Vec<Outcome> {
-    let mut left = max_bytes;
+fn read_in_turn(
+    log: &Log,
+    targets: &[Target],
+    limit: ReadLimit,
+    max_bytes: Option<usize>,
+) -> Vec<Outcome> {
+    let mut left = max_bytes.unwrap_or(0);
     let mut any = false;
     targets
         .iter()
@@ -236,7 +261,7 @@ fn read_in_turn(log: &Log, targets: &[Target], limit: ReadLimit, max_bytes: usiz
                 Ok((_, partition)) => partition,
                 Err(code) => return refused(wanted.partition, *code),
             };
-            let outcome = read_one(log, partition, wanted, limit, left, !any && max_bytes > 0);
+            let outcome = read_one(log, partition, wanted, limit, left, !any && max_bytes.is_some());
             left = left.saturating_sub(outcome.bytes);
             any |= outcome.bytes > 0;
             outcome
@@ -286,7 +311,9 @@ fn read_one(
         Ok(read) => read,
         Err(error) => {
             let code = storage_error(&error);
-            if code != ErrorCode::OffsetOutOfRange {
+            // Out of range, or deleted since it was looked up: nothing is wrong here.
+            let expected = [ErrorCode::OffsetOutOfRange, ErrorCode::NotLeaderOrFollower];
+            if !expected.contains(&code) {
                 tracing::error!(%error, handle = partition.handle().0, "fetch failed");
             }
             return refused(wanted.partition, code);

@@ -9,8 +9,11 @@
 //!                     e not the expected one -> INVALID_FETCH_SESSION_EPOCH,
 //!                     names instead of ids or the reverse -> FETCH_SESSION_TOPIC_ID_ERROR
 //! ```
+//!
+//! Invariant: all sessions together remember at most `PARTITIONS_PER_SLOT` partitions for each slot. Kafka bounds
+//! only the sessions; a session too many, or one that grew too large, is answered as if there were no slot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kafka_protocol::protocol::StrBytes;
@@ -19,6 +22,9 @@ use uuid::Uuid;
 
 /// A session that nobody used for this long may make room for another (Kafka's `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`).
 const EVICTABLE_AFTER_MS: u128 = 120_000;
+
+/// Partitions that all sessions together may remember, for each slot.
+const PARTITIONS_PER_SLOT: usize = 100;
 
 /// How a request names a topic: by id from version 13 on, by name before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -125,6 +131,7 @@ impl FetchSessions {
         mut fresh: impl FnMut() -> u64,
     ) -> Result<Plan, ErrorCode> {
         let mut sessions = self.lock();
+        let limit = self.slots * PARTITIONS_PER_SLOT;
         if asked.epoch <= 0 {
             if asked.id != 0 {
                 sessions.remove(&asked.id);
@@ -151,32 +158,18 @@ impl FetchSessions {
         }
         session.epoch = next_epoch(session.epoch);
         session.used_ms = now_ms;
-        for wanted in asked.partitions {
-            let held = session
-                .partitions
-                .iter_mut()
-                .find(|held| held.partition == wanted.partition && held.topic == wanted.topic);
-            match held {
-                Some(held) => {
-                    let (told, start) = (held.told_high_watermark, held.told_log_start);
-                    *held = wanted;
-                    held.told_high_watermark = told;
-                    held.told_log_start = start;
-                }
-                None => session.partitions.push(wanted),
-            }
-        }
-        if !asked.forgotten.is_empty() {
-            session.partitions.retain(|held| {
-                !asked
-                    .forgotten
-                    .iter()
-                    .any(|(topic, partition)| held.partition == *partition && held.topic == *topic)
-            });
+        let grows = !asked.partitions.is_empty();
+        session.merge(asked.partitions);
+        session.forget(&asked.forgotten);
+        let partitions = session.partitions.clone();
+        if grows && partitions_of(&sessions) > limit {
+            // Forgotten, so that the client begins anew with a full fetch.
+            sessions.remove(&asked.id);
+            return Err(ErrorCode::FetchSessionIdNotFound);
         }
         Ok(Plan {
             session_id: asked.id,
-            partitions: session.partitions.clone(),
+            partitions,
             incremental: true,
         })
     }
@@ -188,7 +181,12 @@ impl FetchSessions {
         now_ms: u128,
         fresh: &mut impl FnMut() -> u64,
     ) -> i32 {
-        if sessions.len() >= self.slots {
+        let limit = self.slots * PARTITIONS_PER_SLOT;
+        let most = limit.saturating_sub(asked.partitions.len());
+        if asked.partitions.len() > limit {
+            return 0;
+        }
+        while sessions.len() >= self.slots || partitions_of(sessions) > most {
             let oldest = sessions
                 .iter()
                 .min_by_key(|(_, session)| session.used_ms)
@@ -253,6 +251,49 @@ impl FetchSessions {
         quiet.append(&mut busy);
         session.partitions = quiet;
     }
+}
+
+impl Session {
+    /// Takes over what was said of partitions, known ones and new ones. Each is named once.
+    fn merge(&mut self, asked: Vec<Wanted>) {
+        if asked.is_empty() {
+            return;
+        }
+        let place = |(place, held): (usize, &Wanted)| ((held.topic.clone(), held.partition), place);
+        let places: HashMap<(TopicKey, i32), usize> =
+            self.partitions.iter().enumerate().map(place).collect();
+        for wanted in asked {
+            match places.get(&(wanted.topic.clone(), wanted.partition)) {
+                Some(place) => {
+                    let held = &mut self.partitions[*place];
+                    let (told, start) = (held.told_high_watermark, held.told_log_start);
+                    *held = wanted;
+                    held.told_high_watermark = told;
+                    held.told_log_start = start;
+                }
+                None => self.partitions.push(wanted),
+            }
+        }
+    }
+
+    fn forget(&mut self, forgotten: &[(TopicKey, i32)]) {
+        if forgotten.is_empty() {
+            return;
+        }
+        let forgotten: HashSet<(&TopicKey, i32)> = forgotten
+            .iter()
+            .map(|(topic, partition)| (topic, *partition))
+            .collect();
+        self.partitions
+            .retain(|held| !forgotten.contains(&(&held.topic, held.partition)));
+    }
+}
+
+fn partitions_of(sessions: &HashMap<i32, Session>) -> usize {
+    sessions
+        .values()
+        .map(|session| session.partitions.len())
+        .sum()
 }
 
 /// Epochs count from 1 and never come back to 0 (Kafka's `FetchMetadata.nextEpoch`).
@@ -353,6 +394,29 @@ mod tests {
         assert_eq!(begin(120_000), 4, "the first one was unused for long");
         assert_eq!(sessions.len(), 2);
         assert_eq!(begin(120_000), 0);
+    }
+
+    #[test]
+    fn partitions_are_bounded_over_all_sessions() {
+        let sessions = FetchSessions::new(2);
+        let most = 2 * PARTITIONS_PER_SLOT as i32;
+        let of = |range: std::ops::Range<i32>| range.map(|index| wanted(index, 0)).collect();
+        let begin = |partitions, id| {
+            let plan = sessions.plan(asked(0, 0, partitions), 0, || id);
+            plan.expect("answers").session_id
+        };
+        assert_eq!(begin(of(0..most + 1), 5), 0, "alone too large");
+        assert_eq!(begin(of(0..most - 1), 5), 5);
+        assert_eq!(begin(of(0..2), 6), 0, "no room left");
+        assert_eq!(begin(of(0..1), 6), 6);
+        let plan = sessions.plan(asked(5, 1, of(0..3)), 0, || 0);
+        assert_eq!(plan.expect("changes").partitions.len(), most as usize - 1);
+        assert_eq!(
+            sessions.plan(asked(6, 1, of(1..2)), 0, || 0),
+            Err(ErrorCode::FetchSessionIdNotFound),
+            "grows too large"
+        );
+        assert_eq!(sessions.len(), 1);
     }
 
     #[test]

@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::{Request, StrBytes};
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::error_code::ErrorCode;
-use ottla_protocol::records::{self, ProduceLimits};
+use ottla_protocol::records::{self, ProduceLimits, RecordsError};
 use ottla_storage::log::AppendEntry;
 use ottla_storage::waiters::Acks;
 use uuid::Uuid;
@@ -95,11 +97,12 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
             let index = data.index;
             let key = (topic.name.0.clone(), topic.topic_id, index);
             let checked = match acks {
-                None => Err((ErrorCode::InvalidRequiredAcks, None)),
+                None => Err((ErrorCode::InvalidRequiredAcks, None).into()),
                 Some(_) if twice.contains(&key) => Err((
                     ErrorCode::InvalidRequest,
                     Some(format!("partition {index} is named twice in one request")),
-                )),
+                )
+                    .into()),
                 Some(_) => {
                     check(
                         &ctx,
@@ -123,7 +126,11 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                         entry: Some(submitted),
                     }
                 }
-                Err((code, message)) => refused(index, code, message),
+                Err(refusal) => {
+                    let mut outcome = refused(index, refusal.code, refusal.message);
+                    outcome.response.record_errors = refusal.records;
+                    outcome
+                }
             });
         }
         topics.push(TopicOutcome {
@@ -199,7 +206,41 @@ fn named_twice(topics: &[TopicProduceData]) -> HashSet<(StrBytes, Uuid, i32)> {
     twice
 }
 
-type Refusal = (ErrorCode, Option<String>);
+/// Why a batch is not taken.
+struct Refusal {
+    code: ErrorCode,
+    message: Option<String>,
+    /// The records at fault, where it is not the whole batch.
+    records: Vec<BatchIndexAndErrorMessage>,
+}
+
+impl From<(ErrorCode, Option<String>)> for Refusal {
+    fn from((code, message): (ErrorCode, Option<String>)) -> Self {
+        Self {
+            code,
+            message,
+            records: Vec::new(),
+        }
+    }
+}
+
+impl From<RecordsError> for Refusal {
+    fn from(error: RecordsError) -> Self {
+        let mut refusal = Self::from((error.error_code(), Some(error.to_string())));
+        if let RecordsError::Rejected(records) = &error {
+            refusal.records = records
+                .iter()
+                .map(|record| {
+                    let cause = StrBytes::from_string(record.cause.to_string());
+                    BatchIndexAndErrorMessage::default()
+                        .with_batch_index(record.batch_index)
+                        .with_batch_index_error_message(Some(cause))
+                })
+                .collect();
+        }
+        refusal
+    }
+}
 
 async fn check(
     ctx: &Ctx,
@@ -250,13 +291,15 @@ fn check_transaction(header: &BatchHeader, transactional: bool) -> Result<(), Re
         Err((
             ErrorCode::InvalidProducerIdMapping,
             Some(message.to_owned()),
-        ))
+        )
+            .into())
     } else {
         let message = "a transactional batch without a transactional id";
         Err((
             ErrorCode::TransactionalIdAuthorizationFailed,
             Some(message.to_owned()),
-        ))
+        )
+            .into())
     }
 }
 
@@ -294,9 +337,8 @@ async fn validate(
             Ok((header, bytes))
         }
         Err(error) => {
-            let code = error.error_code();
             ctx.broker.metrics.refused("bad_batch");
-            Err((code, Some(error.to_string())))
+            Err(error.into())
         }
     }
 }
@@ -349,6 +391,7 @@ fn respond(ctx: &Ctx, topics: Vec<TopicOutcome>) -> ProduceResponse {
                     let mut response = outcome.response;
                     if ctx.api_version < 8 {
                         response.error_message = None;
+                        response.record_errors.clear();
                     }
                     response
                 })

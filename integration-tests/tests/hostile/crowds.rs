@@ -6,7 +6,7 @@ use std::time::Duration;
 use ottla_protocol::codec::messages::{ApiVersionsResponse, FetchResponse, InitProducerIdResponse};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Record};
 use crate::target::{Answer, Client, PATIENCE, Target};
 use crate::wire::{self, API_VERSIONS, Fetch, METADATA, PRODUCE, Produce, Wire, header};
 
@@ -137,9 +137,11 @@ pub fn pipelined(target: &mut Target, topic: &str) {
 
 /// H48: behind a request that waits, and before answers that nobody reads, the broker stops reading.
 pub fn unread(target: &mut Target, topic: &str) {
-    let parked = Fetch { max_wait_ms: i32::MAX, ..Fetch::of(topic, i64::from(u16::MAX)) };
-    let end = log_end(target, topic);
-    let parked = Fetch { partitions: vec![(0, end)], ..parked }.framed();
+    let parked = Fetch {
+        max_wait_ms: i32::MAX,
+        ..Fetch::of(topic, log_end(target, topic))
+    };
+    let parked = parked.framed();
     // The second row's answers are a hundred times its requests.
     let rows: [(&str, &[u8], Vec<u8>); 2] = [
         ("behind a parked fetch", &parked, wire::api_versions()),
@@ -186,8 +188,17 @@ pub fn parked_fetches(target: &mut Target, topic: &str) {
     let before = target.resident();
     for round in 0..3 {
         let end = log_end(target, topic);
-        let request = Fetch { max_wait_ms: i32::MAX, partitions: vec![(0, end)], ..Fetch::of(topic, 0) };
-        let request = request.framed();
+        // In the last round each comes with bytes that nobody reads, and with a request behind it.
+        let trailing = if round == 2 { 64 << 10 } else { 0 };
+        let mut request = Fetch {
+            max_wait_ms: i32::MAX,
+            trailing,
+            ..Fetch::of(topic, end)
+        }
+        .framed();
+        if round == 2 {
+            request.extend(wire::api_versions());
+        }
         let mut clients: Vec<Client> = (0..FETCHES)
             .map(|_| {
                 let mut client = target.connect();
@@ -345,14 +356,48 @@ pub fn large_sessions(target: &mut Target, topic: &str) {
     assert!(growth <= 64 << 20, "memory grew by {growth}");
 }
 
+/// Puts 20 MiB into the log.
+fn fill(target: &Target, topic: &str) {
+    let value = vec![b'x'; (1 << 20) - 200];
+    let record = Record::good(0).with(|record| record.value = value);
+    let batch = Batch::of(1, record.framed(), target.now_ms()).build();
+    for _ in 0..20 {
+        let answer = target.ask(&Produce::of(topic, &batch).framed());
+        assert_eq!(wire::codes(PRODUCE, 7, &answer), [0]);
+    }
+}
+
+/// A fetch that waits for more than there is holds nothing of what there is.
+pub fn fetches_that_wait_for_more(target: &mut Target, topic: &str) {
+    const FETCHES: usize = 30;
+    fill(target, topic);
+    let request = Fetch {
+        max_wait_ms: i32::MAX,
+        min_bytes: i32::MAX,
+        partition_max_bytes: i32::MAX,
+        ..Fetch::of(topic, 0)
+    };
+    let request = request.framed();
+    let park = |target: &Target| {
+        let mut client = target.connect();
+        client.send(&request);
+        // Long enough to read the log once.
+        assert_eq!(client.answer(Duration::from_millis(100)), Answer::Silence);
+        client
+    };
+    let first = park(target);
+    let before = target.resident();
+    let clients: Vec<Client> = (0..FETCHES).map(|_| park(target)).collect();
+    let growth = target.resident().saturating_sub(before);
+    println!("{FETCHES} fetches that wait for more than 20 MiB: memory grew by {} KiB", growth >> 10);
+    assert!(growth <= 20 << 20, "memory grew by {growth}");
+    drop((first, clients));
+}
+
 /// B3: large answers that nobody reads.
 pub fn unread_fetches(target: &mut Target, topic: &str) {
     const FETCHES: usize = 20;
-    let value = crate::batch::Record::good(0).with(|record| record.value = vec![b'x'; 1 << 20 - 1]);
-    let batch = Batch::of(1, value.framed(), target.now_ms()).build();
-    for _ in 0..40 {
-        target.ask(&Produce::of(topic, &batch).framed());
-    }
+    fill(target, topic);
     let before = target.resident();
     let request = Fetch { partition_max_bytes: 50 << 20, ..Fetch::of(topic, 0) }.framed();
     let mut clients: Vec<Client> = (0..FETCHES).map(|_| target.connect()).collect();
@@ -363,7 +408,27 @@ pub fn unread_fetches(target: &mut Target, topic: &str) {
         client.stream.read_exact(&mut [0; 4]).expect("an answer");
     }
     let growth = target.resident().saturating_sub(before);
-    println!("B3: {FETCHES} unread answers, {} KiB each", growth / FETCHES as u64 >> 10);
+    println!("B3: {FETCHES} unread answers of 20 MiB, {} KiB each", (growth >> 10) / FETCHES as u64);
+}
+
+/// Frames of which all but the last byte came.
+pub fn unfinished_frames(target: &mut Target) {
+    const FRAMES: usize = 20;
+    let before = target.resident();
+    let size = 20 << 20;
+    let mut bytes = Wire::new().i32(size).raw(&header(PRODUCE, 7).0).0;
+    bytes.resize(size as usize, 0);
+    let clients: Vec<Client> = (0..FRAMES)
+        .map(|_| {
+            let mut client = target.connect();
+            client.send(&bytes);
+            client
+        })
+        .collect();
+    target.ask(&wire::api_versions());
+    let growth = target.resident().saturating_sub(before);
+    println!("{FRAMES} unfinished frames of 20 MiB: memory grew by {} MiB", growth >> 20);
+    drop(clients);
 }
 
 /// ApiVersions answers decode; used as the last proof that the broker is well.

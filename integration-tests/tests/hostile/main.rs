@@ -157,9 +157,21 @@ fn pipelined_requests_are_answered_in_order_and_reading_stops_in_time() {
 #[test]
 fn parked_fetches_cost_little_and_end_with_their_connections() {
     let _alone = alone();
-    let mut target = start("hostile-parked", &[("max.connections.per.ip", "2000")]);
+    let properties = [
+        ("max.connections.per.ip", "2000"),
+        ("max.connection.creation.rate", "100000"),
+    ];
+    let mut target = start("hostile-parked", &properties);
     crowds::parked_fetches(&mut target, TOPIC);
     crowds::repetitive_fetches(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn fetches_that_wait_for_more_bytes_hold_none() {
+    let _alone = alone();
+    let mut target = start("hostile-hungry", &[]);
+    crowds::fetches_that_wait_for_more(&mut target, TOPIC);
     target.check_health();
 }
 
@@ -188,6 +200,7 @@ fn a_flood_of_refusals_is_counted_and_hardly_logged() {
 #[ignore = "measures B3 only"]
 fn measure_unread_fetches() {
     let _alone = alone();
-    let mut target = start("hostile-unread", &[("message.max.bytes", "8388608")]);
+    let mut target = start("hostile-unread", &[]);
     crowds::unread_fetches(&mut target, TOPIC);
+    crowds::unfinished_frames(&mut target);
 }

@@ -22,20 +22,35 @@ const NOT_ASKED: i32 = i32::MIN;
 
 /// Checks what is the same of every topic of a one-node cluster.
 fn is_whole(answer: &MetadataResponseTopic, version: i16, partitions: i32) {
-    assert_eq!((answer.error_code, answer.is_internal), (NONE, false), "{answer:?}");
+    assert_eq!(
+        (answer.error_code, answer.is_internal),
+        (NONE, false),
+        "{answer:?}"
+    );
     assert_eq!(answer.topic_id.is_nil(), version < 10);
-    let indexes: Vec<i32> = answer.partitions.iter().map(|partition| partition.partition_index).collect();
+    let indexes: Vec<i32> = answer
+        .partitions
+        .iter()
+        .map(|partition| partition.partition_index)
+        .collect();
     assert_eq!(indexes, (0..partitions).collect::<Vec<_>>());
     for partition in &answer.partitions {
         assert_eq!((partition.error_code, partition.leader_id), (NONE, NODE));
         assert_eq!(partition.leader_epoch, if version >= 7 { 0 } else { -1 });
-        assert_eq!((&partition.replica_nodes, &partition.isr_nodes), (&vec![NODE], &vec![NODE]));
+        assert_eq!(
+            (&partition.replica_nodes, &partition.isr_nodes),
+            (&vec![NODE], &vec![NODE])
+        );
         assert!(partition.offline_replicas.is_empty());
     }
 }
 
 fn names(response: &MetadataResponse) -> Vec<&str> {
-    response.topics.iter().map(|topic| topic.name.as_ref().expect("a name").as_str()).collect()
+    response
+        .topics
+        .iter()
+        .map(|topic| topic.name.as_ref().expect("a name").as_str())
+        .collect()
 }
 
 pub fn metadata_succeeds(stage: &mut Stage, version: i16) {
@@ -47,53 +62,101 @@ pub fn metadata_succeeds(stage: &mut Stage, version: i16) {
     assert_eq!((response.throttle_time_ms, response.error_code), (0, NONE));
     assert_eq!(response.brokers.len(), 1);
     let broker = &response.brokers[0];
-    assert_eq!((broker.node_id, broker.host.as_str(), &broker.rack), (NODE, "127.0.0.1", &None));
+    assert_eq!(
+        (broker.node_id, broker.host.as_str(), &broker.rack),
+        (NODE, "127.0.0.1", &None)
+    );
     assert_eq!(broker.port, i32::from(stage.broker.port()));
-    assert_eq!(response.cluster_id.as_ref().map(|id| id.len()), (version >= 2).then_some(22));
-    assert_eq!(response.controller_id, if version >= 1 { NODE } else { BrokerId(-1) });
-    let operations = if (8..=10).contains(&version) { 8096 } else { NOT_ASKED };
+    assert_eq!(
+        response.cluster_id.as_ref().map(|id| id.len()),
+        (version >= 2).then_some(22)
+    );
+    assert_eq!(
+        response.controller_id,
+        if version >= 1 { NODE } else { BrokerId(-1) }
+    );
+    let operations = if (8..=10).contains(&version) {
+        8096
+    } else {
+        NOT_ASKED
+    };
     assert_eq!(response.cluster_authorized_operations, operations);
     assert_eq!(names(&response), [topic.name.as_str()]);
     let answer = &response.topics[0];
     is_whole(answer, version, 2);
-    assert_eq!(answer.topic_authorized_operations, if version >= 8 { 3576 } else { NOT_ASKED });
+    assert_eq!(
+        answer.topic_authorized_operations,
+        if version >= 8 { 3576 } else { NOT_ASKED }
+    );
     if version >= 10 {
         assert_eq!(answer.topic_id, topic.id);
     }
     if version >= 8 {
-        let response = stage.wire.ask(version, &metadata_request(Some(&[&topic.name])));
+        let response = stage
+            .wire
+            .ask(version, &metadata_request(Some(&[&topic.name])));
         assert_eq!(response.topics[0].topic_authorized_operations, NOT_ASKED);
     }
     if version >= 12 {
-        let by_id = MetadataRequestTopic::default().with_name(None).with_topic_id(topic.id);
-        let response = stage.wire.ask(version, &MetadataRequest::default().with_topics(Some(vec![by_id])));
+        let by_id = MetadataRequestTopic::default()
+            .with_name(None)
+            .with_topic_id(topic.id);
+        let response = stage.wire.ask(
+            version,
+            &MetadataRequest::default().with_topics(Some(vec![by_id])),
+        );
         assert_eq!(names(&response), [topic.name.as_str()]);
         is_whole(&response.topics[0], version, 2);
     }
 }
 
 pub fn metadata_fails(stage: &mut Stage, version: i16) {
-    let response = stage.wire.ask(version, &metadata_request(Some(&["not a name"])));
+    let response = stage
+        .wire
+        .ask(version, &metadata_request(Some(&["not a name"])));
     let answer = &response.topics[0];
-    assert_eq!((answer.error_code, &answer.name), (17, &Some(topic_name("not a name"))));
+    assert_eq!(
+        (answer.error_code, &answer.name),
+        (17, &Some(topic_name("not a name")))
+    );
     assert!(answer.partitions.is_empty());
     if version >= 4 {
         let name = unique("absent");
         let request = metadata_request(Some(&[&name])).with_allow_auto_topic_creation(false);
         let response = stage.wire.ask(version, &request);
         let answer = &response.topics[0];
-        assert_eq!((answer.error_code, &answer.name), (3, &Some(topic_name(&name))));
-        assert_eq!(stage.wire.ask(version, &request).topics[0].error_code, 3, "it was not created");
+        assert_eq!(
+            (answer.error_code, &answer.name),
+            (3, &Some(topic_name(&name)))
+        );
+        assert_eq!(
+            stage.wire.ask(version, &request).topics[0].error_code,
+            3,
+            "it was not created"
+        );
     }
     if version >= 10 {
         let id = Topic::unknown().id;
         let by_id = MetadataRequestTopic::default().with_topic_id(id);
-        let by_id = if version >= 12 { by_id.with_name(None) } else { by_id.with_name(Some(topic_name("t"))) };
-        let response = stage.wire.ask(version, &MetadataRequest::default().with_topics(Some(vec![by_id])));
+        let by_id = if version >= 12 {
+            by_id.with_name(None)
+        } else {
+            by_id.with_name(Some(topic_name("t")))
+        };
+        let response = stage.wire.ask(
+            version,
+            &MetadataRequest::default().with_topics(Some(vec![by_id])),
+        );
         // 10 and 11 have the field, but must not ask by it.
-        assert_eq!(response.topics[0].error_code, if version >= 12 { 100 } else { 42 });
+        assert_eq!(
+            response.topics[0].error_code,
+            if version >= 12 { 100 } else { 42 }
+        );
         if version >= 12 {
-            assert_eq!((&response.topics[0].name, response.topics[0].topic_id), (&None, id));
+            assert_eq!(
+                (&response.topics[0].name, response.topics[0].topic_id),
+                (&None, id)
+            );
         }
     }
 }
@@ -105,10 +168,19 @@ fn metadata_of_all_of_none_and_of_a_topic_that_comes_to_be() {
     for version in 0..=13 {
         let name = unique("auto");
         let before: Vec<String> = all(&mut wire, version);
-        assert_eq!(before.len(), version as usize, "one for each version before");
+        assert_eq!(
+            before.len(),
+            version as usize,
+            "one for each version before"
+        );
         assert!(!before.contains(&name), "asking for all creates nothing");
         if version >= 1 {
-            assert!(wire.ask(version, &metadata_request(Some(&[]))).topics.is_empty(), "v{version}");
+            assert!(
+                wire.ask(version, &metadata_request(Some(&[])))
+                    .topics
+                    .is_empty(),
+                "v{version}"
+            );
         }
         if version >= 4 {
             let request = metadata_request(Some(&[&name])).with_allow_auto_topic_creation(false);
@@ -116,19 +188,31 @@ fn metadata_of_all_of_none_and_of_a_topic_that_comes_to_be() {
         }
         let request = metadata_request(Some(&[&name, &name]));
         let response = wire.ask(version, &request);
-        assert_eq!(names(&response), [name.as_str()], "named twice, answered once");
+        assert_eq!(
+            names(&response),
+            [name.as_str()],
+            "named twice, answered once"
+        );
         is_whole(&response.topics[0], version, DEFAULT_PARTITIONS);
         assert!(all(&mut wire, version).contains(&name));
     }
     // The broker's own names are not made by asking for them.
-    for (internal, error) in [("__consumer_offsets", 3), ("__transaction_state", 3), ("__cluster_metadata", 3)] {
+    for (internal, error) in [
+        ("__consumer_offsets", 3),
+        ("__transaction_state", 3),
+        ("__cluster_metadata", 3),
+    ] {
         let response = wire.ask(13, &metadata_request(Some(&[internal])));
         assert_eq!(response.topics[0].error_code, error, "{internal}");
     }
 }
 
 fn all(wire: &mut Wire, version: i16) -> Vec<String> {
-    let everything = if version == 0 { metadata_request(Some(&[])) } else { metadata_request(None) };
+    let everything = if version == 0 {
+        metadata_request(Some(&[]))
+    } else {
+        metadata_request(None)
+    };
     let response = wire.ask(version, &everything);
     let mut sorted = names(&response);
     sorted.sort_unstable();
@@ -137,7 +221,8 @@ fn all(wire: &mut Wire, version: i16) -> Vec<String> {
 
 #[test]
 fn nothing_is_created_on_first_use_when_the_broker_is_told_so() {
-    let (_folder, _broker, mut wire) = started("wire-no-auto", &[("auto.create.topics.enable", "false")]);
+    let (_folder, _broker, mut wire) =
+        started("wire-no-auto", &[("auto.create.topics.enable", "false")]);
     for version in 0..=13 {
         let response = wire.ask(version, &metadata_request(Some(&["absent"])));
         assert_eq!(response.topics[0].error_code, 3, "v{version}");
@@ -146,9 +231,13 @@ fn nothing_is_created_on_first_use_when_the_broker_is_told_so() {
 }
 
 pub fn describe_cluster_succeeds(stage: &mut Stage, version: i16) {
-    let cluster_id = stage.wire.ask(newest::<MetadataRequest>(), &metadata_request(Some(&[]))).cluster_id;
+    let cluster_id = stage
+        .wire
+        .ask(newest::<MetadataRequest>(), &metadata_request(Some(&[])))
+        .cluster_id;
     for asked in [false, true] {
-        let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(asked);
+        let request =
+            DescribeClusterRequest::default().with_include_cluster_authorized_operations(asked);
         let response = stage.wire.ask(version, &request);
         assert_eq!((response.throttle_time_ms, response.error_code), (0, NONE));
         assert_eq!(response.error_message, None);
@@ -188,46 +277,92 @@ fn configs_of(resource_type: i8, name: &str, keys: Option<&[&str]>) -> DescribeC
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
-fn one_config(wire: &mut Wire, version: i16, request: &DescribeConfigsRequest) -> DescribeConfigsResult {
+fn one_config(
+    wire: &mut Wire,
+    version: i16,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResult {
     let mut response = wire.ask(version, request);
     assert_eq!(response.throttle_time_ms, 0);
     assert_eq!(response.results.len(), 1);
     let asked = &request.resources[0];
     let result = response.results.remove(0);
-    assert_eq!((result.resource_type, &result.resource_name), (asked.resource_type, &asked.resource_name));
+    assert_eq!(
+        (result.resource_type, &result.resource_name),
+        (asked.resource_type, &asked.resource_name)
+    );
     result
 }
 
 pub fn describe_configs_succeeds(stage: &mut Stage, version: i16) {
     let wire = &mut stage.wire;
     let topic = create(wire, 1, &[("max.message.bytes", "5000")]);
-    let mut request = configs_of(TOPIC, &topic.name, Some(&["max.message.bytes", "retention.ms", "no.such"]))
-        .with_include_synonyms(true);
+    let mut request = configs_of(
+        TOPIC,
+        &topic.name,
+        Some(&["max.message.bytes", "retention.ms", "no.such"]),
+    )
+    .with_include_synonyms(true);
     request.include_documentation = version >= 3;
     let result = one_config(wire, version, &request);
     assert_eq!(result.error_code, NONE);
     let shown: Vec<_> = result
         .configs
         .iter()
-        .map(|config| (config.name.as_str(), config.value.as_deref(), config.config_source))
+        .map(|config| {
+            (
+                config.name.as_str(),
+                config.value.as_deref(),
+                config.config_source,
+            )
+        })
         .collect();
     // Sources: 1 the topic, 5 the default.
-    assert_eq!(shown, [("max.message.bytes", Some("5000"), 1), ("retention.ms", Some("604800000"), 5)]);
+    assert_eq!(
+        shown,
+        [
+            ("max.message.bytes", Some("5000"), 1),
+            ("retention.ms", Some("604800000"), 5)
+        ]
+    );
     let own = &result.configs[0];
     assert!(!own.read_only && !own.is_sensitive);
-    let synonyms: Vec<_> = own.synonyms.iter().map(|synonym| (synonym.name.as_str(), synonym.source)).collect();
-    assert_eq!(synonyms, [("max.message.bytes", 1), ("message.max.bytes", 5)]);
+    let synonyms: Vec<_> = own
+        .synonyms
+        .iter()
+        .map(|synonym| (synonym.name.as_str(), synonym.source))
+        .collect();
+    assert_eq!(
+        synonyms,
+        [("max.message.bytes", 1), ("message.max.bytes", 5)]
+    );
     assert_eq!(own.config_type, if version >= 3 { 3 } else { 0 }, "an int");
-    assert_eq!(own.documentation.as_ref().is_some_and(|text| !text.is_empty()), version >= 3);
+    assert_eq!(
+        own.documentation
+            .as_ref()
+            .is_some_and(|text| !text.is_empty()),
+        version >= 3
+    );
 
     let result = one_config(wire, version, &configs_of(TOPIC, &topic.name, None));
     assert_eq!(result.configs.len(), 33, "as many as Kafka has");
-    assert!(result.configs.iter().all(|config| config.synonyms.is_empty()));
+    assert!(
+        result
+            .configs
+            .iter()
+            .all(|config| config.synonyms.is_empty())
+    );
 
     let keys = ["node.id", "num.partitions", "authorizer.class.name"];
     let result = one_config(wire, version, &configs_of(BROKER, "1", Some(&keys)));
     assert_eq!(result.error_code, NONE);
-    let value = |name| result.configs.iter().find(|config| config.name == text(name)).map(|config| &config.value);
+    let value = |name| {
+        result
+            .configs
+            .iter()
+            .find(|config| config.name == text(name))
+            .map(|config| &config.value)
+    };
     assert_eq!(value("node.id"), Some(&Some(text("1"))));
     assert_eq!(value("num.partitions"), Some(&Some(text("3"))));
 }
@@ -241,16 +376,33 @@ pub fn describe_configs_fails(stage: &mut Stage, version: i16) {
         (99, "x".to_owned(), 42),
     ];
     for (resource_type, name, error) in refusals {
-        let result = one_config(&mut stage.wire, version, &configs_of(resource_type, &name, None));
-        assert_eq!(result.error_code, error, "{resource_type} {name}: {:?}", result.error_message);
+        let result = one_config(
+            &mut stage.wire,
+            version,
+            &configs_of(resource_type, &name, None),
+        );
+        assert_eq!(
+            result.error_code, error,
+            "{resource_type} {name}: {:?}",
+            result.error_message
+        );
         assert!(result.error_message.is_some() && result.configs.is_empty());
     }
 }
 
-fn page_request(names: &[&str], limit: i32, cursor: Option<(&str, i32)>) -> DescribeTopicPartitionsRequest {
-    let topics = names.iter().map(|name| TopicRequest::default().with_name(topic_name(name))).collect();
+fn page_request(
+    names: &[&str],
+    limit: i32,
+    cursor: Option<(&str, i32)>,
+) -> DescribeTopicPartitionsRequest {
+    let topics = names
+        .iter()
+        .map(|name| TopicRequest::default().with_name(topic_name(name)))
+        .collect();
     let cursor = cursor.map(|(name, partition)| {
-        Cursor::default().with_topic_name(topic_name(name)).with_partition_index(partition)
+        Cursor::default()
+            .with_topic_name(topic_name(name))
+            .with_partition_index(partition)
     });
     DescribeTopicPartitionsRequest::default()
         .with_topics(topics)
@@ -267,7 +419,9 @@ pub fn describe_topic_partitions_succeeds(stage: &mut Stage, version: i16) {
     let mut found = Vec::new();
     let mut cursor: Option<(String, i32)> = None;
     loop {
-        let at = cursor.as_ref().map(|(name, partition)| (name.as_str(), *partition));
+        let at = cursor
+            .as_ref()
+            .map(|(name, partition)| (name.as_str(), *partition));
         let response = wire.ask(version, &page_request(&names, 2, at));
         assert_eq!(response.throttle_time_ms, 0);
         let mut on_page = 0;
@@ -275,11 +429,25 @@ pub fn describe_topic_partitions_succeeds(stage: &mut Stage, version: i16) {
             assert_eq!((topic.error_code, topic.is_internal), (NONE, false));
             assert_eq!(topic.topic_authorized_operations, 3576);
             let name = topic.name.as_ref().expect("a name").to_string();
-            let id = if name == first.name { first.id } else { second.id };
+            let id = if name == first.name {
+                first.id
+            } else {
+                second.id
+            };
             assert_eq!(topic.topic_id, id);
             for partition in &topic.partitions {
-                assert_eq!((partition.error_code, partition.leader_id, partition.leader_epoch), (NONE, NODE, 0));
-                assert_eq!((&partition.replica_nodes, &partition.isr_nodes), (&vec![NODE], &vec![NODE]));
+                assert_eq!(
+                    (
+                        partition.error_code,
+                        partition.leader_id,
+                        partition.leader_epoch
+                    ),
+                    (NONE, NODE, 0)
+                );
+                assert_eq!(
+                    (&partition.replica_nodes, &partition.isr_nodes),
+                    (&vec![NODE], &vec![NODE])
+                );
                 assert!(partition.offline_replicas.is_empty());
                 found.push((name.clone(), partition.partition_index));
                 on_page += 1;
@@ -307,13 +475,19 @@ pub fn describe_topic_partitions_fails(stage: &mut Stage, version: i16) {
     for (name, error) in [(absent.as_str(), 3), ("not a name", 17)] {
         let response = wire.ask(version, &page_request(&[name], 10, None));
         let topic = &response.topics[0];
-        assert_eq!((topic.error_code, &topic.name), (error, &Some(topic_name(name))));
+        assert_eq!(
+            (topic.error_code, &topic.name),
+            (error, &Some(topic_name(name)))
+        );
         assert_eq!((topic.topic_id, topic.partitions.len()), (Uuid::nil(), 0));
     }
     assert_eq!(describe(wire, &absent).error_code, 3, "it was not created");
     let topic = create(wire, 1, &[]);
     for cursor in [("elsewhere", 0), (topic.name.as_str(), -1)] {
         let response = wire.ask(version, &page_request(&[&topic.name], 10, Some(cursor)));
-        assert_eq!(response.topics[0].error_code, 42, "a cursor that makes no sense: {cursor:?}");
+        assert_eq!(
+            response.topics[0].error_code, 42,
+            "a cursor that makes no sense: {cursor:?}"
+        );
     }
 }

@@ -6,18 +6,26 @@ use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{BrokerId, FetchResponse};
 use uuid::Uuid;
 
-use crate::requests::{
-    EARLIEST, LATEST, NONE, TIME, Topic, batch, batch_at, bounds_are, create, delete_records_request,
-    each_partition, epoch_request, fetch_request, fetched, headers, list, list_request, produce,
-    produce_request, produced, stored, topic_name, values,
-};
 use crate::Stage;
+use crate::requests::{
+    EARLIEST, LATEST, NONE, TIME, Topic, batch, batch_at, bounds_are, create,
+    delete_records_request, each_partition, epoch_request, fetch_request, fetched, headers, list,
+    list_request, produce, produce_request, produced, stored, topic_name, values,
+};
 
-fn appended_at(response: &PartitionProduceResponse, version: i16, partition: i32, base_offset: i64) {
+fn appended_at(
+    response: &PartitionProduceResponse,
+    version: i16,
+    partition: i32,
+    base_offset: i64,
+) {
     assert_eq!(response.error_code, NONE, "{:?}", response.error_message);
     assert_eq!(response.index, partition);
     assert_eq!(response.base_offset, base_offset);
-    assert_eq!(response.log_append_time_ms, -1, "the topic keeps the producer's time");
+    assert_eq!(
+        response.log_append_time_ms, -1,
+        "the topic keeps the producer's time"
+    );
     let log_start = if version >= 5 { 0 } else { -1 };
     assert_eq!(response.log_start_offset, log_start);
     assert!(response.record_errors.is_empty());
@@ -40,8 +48,18 @@ pub fn produce_succeeds(stage: &mut Stage, version: i16) {
             assert_eq!((&answer.name, answer.topic_id), (&topic_name(name), id));
             assert_eq!(answer.partition_responses.len(), 1);
         }
-        appended_at(&response.responses[0].partition_responses[0], version, 1, base_offset);
-        appended_at(&response.responses[1].partition_responses[0], version, 0, base_offset / 2);
+        appended_at(
+            &response.responses[0].partition_responses[0],
+            version,
+            1,
+            base_offset,
+        );
+        appended_at(
+            &response.responses[1].partition_responses[0],
+            version,
+            0,
+            base_offset / 2,
+        );
     }
     assert_eq!(stored(wire, &topic, 1), ["a", "b", "a", "b"]);
     assert_eq!(stored(wire, &other, 0), ["c", "c"]);
@@ -57,28 +75,101 @@ pub fn produce_fails(stage: &mut Stage, version: i16) {
         bytes[at] = value;
         Bytes::from(bytes)
     };
-    let (unknown, zstd) = if version >= 13 { (100, 2) } else { (3, if version < 7 { 76 } else { 2 }) };
+    let (unknown, zstd) = if version >= 13 {
+        (100, 2)
+    } else {
+        (3, if version < 7 { 76 } else { 2 })
+    };
     let long = "x".repeat(300);
     let refusals = [
-        ("an unknown topic", Topic::unknown(), 0, good.clone(), unknown),
+        (
+            "an unknown topic",
+            Topic::unknown(),
+            0,
+            good.clone(),
+            unknown,
+        ),
         ("an unknown partition", topic.clone(), 1, good.clone(), 3),
         ("a negative partition", topic.clone(), -1, good.clone(), 3),
         ("a wrong checksum", topic.clone(), 0, damaged(70, 0xff), 2),
-        ("zstd, its checksum then wrong, before 7 too early", topic.clone(), 0, damaged(22, 4), zstd),
+        (
+            "zstd, its checksum then wrong, before 7 too early",
+            topic.clone(),
+            0,
+            damaged(22, 4),
+            zstd,
+        ),
         ("an old format", topic.clone(), 0, damaged(16, 1), 87),
         ("no batch", topic.clone(), 0, Bytes::new(), 87),
-        ("two batches", topic.clone(), 0, [&good[..], &good[..]].concat().into(), 87),
-        ("a batch above max.message.bytes", topic.clone(), 0, batch(&[&long]), 10),
-        ("a time beyond message.timestamp.after.max.ms", topic.clone(), 0, batch_at(&[(1 << 52, "late")]), 32),
+        (
+            "two batches",
+            topic.clone(),
+            0,
+            [&good[..], &good[..]].concat().into(),
+            87,
+        ),
+        (
+            "a batch above max.message.bytes",
+            topic.clone(),
+            0,
+            batch(&[&long]),
+            10,
+        ),
+        (
+            "a time beyond message.timestamp.after.max.ms",
+            topic.clone(),
+            0,
+            batch_at(&[(1 << 52, "late")]),
+            32,
+        ),
     ];
     for (what, topic, partition, bytes, error) in refusals {
-        let response = produced(wire.ask(version, &produce_request(version, -1, &[(&topic, partition, bytes)])));
+        let response = produced(wire.ask(
+            version,
+            &produce_request(version, -1, &[(&topic, partition, bytes)]),
+        ));
         assert_eq!(response.error_code, error, "{what}: {response:?}");
         assert_eq!(response.index, partition);
-        assert_eq!((response.base_offset, response.log_append_time_ms, response.log_start_offset), (-1, -1, -1));
+        assert_eq!(
+            (response.base_offset, response.log_append_time_ms),
+            (-1, -1)
+        );
     }
-    let response = produced(wire.ask(version, &produce_request(version, 2, &[(&topic, 0, good.clone())])));
+    // Single records at fault are named since 8.
+    let late = batch_at(&[
+        (TIME, "in time"),
+        (1 << 52, "late"),
+        (TIME, "in time"),
+        (1 << 53, "later"),
+    ]);
+    let response = produced(wire.ask(version, &produce_request(version, -1, &[(&topic, 0, late)])));
+    assert_eq!(response.error_code, 32);
+    let at_fault: Vec<i32> = response
+        .record_errors
+        .iter()
+        .map(|record| record.batch_index)
+        .collect();
+    assert_eq!(at_fault, if version >= 8 { vec![1, 3] } else { vec![] });
+    assert!(
+        response
+            .record_errors
+            .iter()
+            .all(|record| record.batch_index_error_message.is_some())
+    );
+    assert_eq!(response.error_message.is_some(), version >= 8);
+    let response = produced(wire.ask(
+        version,
+        &produce_request(version, 2, &[(&topic, 0, good.clone())]),
+    ));
     assert_eq!(response.error_code, 21, "acks=2");
+    let twice = [(&topic, 0, good.clone()), (&topic, 0, good.clone())];
+    let response = wire.ask(version, &produce_request(version, -1, &twice));
+    assert!(
+        response
+            .responses
+            .iter()
+            .all(|topic| topic.partition_responses[0].error_code == 42)
+    );
     bounds_are(wire, &topic, 0, (0, 0));
 
     // One bad partition does not touch the others of its request.
@@ -96,9 +187,15 @@ pub fn produce_fails(stage: &mut Stage, version: i16) {
 fn is_of(response: &FetchResponse, version: i16, topic: &Topic) {
     let answer = &response.responses[0];
     if version >= 13 {
-        assert_eq!((answer.topic_id, &answer.topic), (topic.id, &topic_name("")));
+        assert_eq!(
+            (answer.topic_id, &answer.topic),
+            (topic.id, &topic_name(""))
+        );
     } else {
-        assert_eq!((answer.topic_id, &answer.topic), (Uuid::nil(), &topic_name(&topic.name)));
+        assert_eq!(
+            (answer.topic_id, &answer.topic),
+            (Uuid::nil(), &topic_name(&topic.name))
+        );
     }
 }
 
@@ -110,7 +207,8 @@ pub fn fetch_succeeds(stage: &mut Stage, version: i16) {
         produce(wire, &topic, 1, batch.clone());
     }
     for isolation_level in [0, 1] {
-        let request = fetch_request(version, &[(&topic, 1, 0)]).with_isolation_level(isolation_level);
+        let request =
+            fetch_request(version, &[(&topic, 1, 0)]).with_isolation_level(isolation_level);
         let response = wire.ask(version, &request);
         assert_eq!((response.throttle_time_ms, response.session_id), (0, 0));
         assert!(response.node_endpoints.is_empty());
@@ -121,20 +219,47 @@ pub fn fetch_succeeds(stage: &mut Stage, version: i16) {
         let log_start = if version >= 5 { 0 } else { -1 };
         assert_eq!(data.log_start_offset, log_start);
         assert_eq!(data.preferred_read_replica, BrokerId(-1));
-        assert_eq!((data.diverging_epoch.epoch, data.current_leader.leader_epoch), (-1, -1));
-        assert!(data.aborted_transactions.as_deref().unwrap_or_default().is_empty());
+        assert_eq!(
+            (data.diverging_epoch.epoch, data.current_leader.leader_epoch),
+            (-1, -1)
+        );
+        assert!(
+            data.aborted_transactions
+                .as_deref()
+                .unwrap_or_default()
+                .is_empty()
+        );
         let texts: Vec<(i64, String)> = values(&data);
-        assert_eq!(texts, [(0, "a".to_owned()), (1, "b".to_owned()), (2, "c".to_owned())]);
+        assert_eq!(
+            texts,
+            [
+                (0, "a".to_owned()),
+                (1, "b".to_owned()),
+                (2, "c".to_owned())
+            ]
+        );
         let found: Vec<_> = headers(&data)
             .iter()
-            .map(|header| (header.base_offset, header.partition_leader_epoch, header.max_timestamp))
+            .map(|header| {
+                (
+                    header.base_offset,
+                    header.partition_leader_epoch,
+                    header.max_timestamp,
+                )
+            })
             .collect();
         assert_eq!(found, [(0, 0, TIME + 10), (2, 0, TIME)]);
         // Nothing but base offset and leader epoch is the broker's: the rest is what the producer sent.
         let records = data.records.expect("records");
         let (first, second) = records.split_at(sent[0].len());
-        assert_eq!((&first[8..12], &second[8..12]), (&sent[0][8..12], &sent[1][8..12]));
-        assert_eq!((&first[16..], &second[16..]), (&sent[0][16..], &sent[1][16..]));
+        assert_eq!(
+            (&first[8..12], &second[8..12]),
+            (&sent[0][8..12], &sent[1][8..12])
+        );
+        assert_eq!(
+            (&first[16..], &second[16..]),
+            (&sent[0][16..], &sent[1][16..])
+        );
     }
     // At the end there is nothing, and no error.
     let data = fetched(wire.ask(version, &fetch_request(version, &[(&topic, 1, 3)])));
@@ -143,9 +268,14 @@ pub fn fetch_succeeds(stage: &mut Stage, version: i16) {
     if version >= 9 {
         let epochs = each_partition(fetch_request(version, &[(&topic, 1, 2)]), |partition| {
             let last = if version >= 12 { 0 } else { -1 };
-            partition.with_current_leader_epoch(0).with_last_fetched_epoch(last)
+            partition
+                .with_current_leader_epoch(0)
+                .with_last_fetched_epoch(last)
         });
-        assert_eq!(values(&fetched(wire.ask(version, &epochs))), [(2, "c".to_owned())]);
+        assert_eq!(
+            values(&fetched(wire.ask(version, &epochs))),
+            [(2, "c".to_owned())]
+        );
     }
 }
 
@@ -168,26 +298,48 @@ pub fn fetch_fails(stage: &mut Stage, version: i16) {
         let response = wire.ask(version, &request);
         is_of(&response, version, &topic);
         let data = fetched(response);
-        assert_eq!((data.partition_index, data.error_code), (partition, error), "{what}");
-        assert_eq!((data.high_watermark, data.last_stable_offset, data.log_start_offset), (-1, -1, -1));
+        assert_eq!(
+            (data.partition_index, data.error_code),
+            (partition, error),
+            "{what}"
+        );
+        assert_eq!(
+            (
+                data.high_watermark,
+                data.last_stable_offset,
+                data.log_start_offset
+            ),
+            (-1, -1, -1)
+        );
         assert!(data.records.unwrap_or_default().is_empty());
     }
     if version >= 9 {
         let newer = each_partition(fetch_request(version, &[(&topic, 0, 0)]), |partition| {
             partition.with_current_leader_epoch(1)
         });
-        assert_eq!(fetched(wire.ask(version, &newer)).error_code, 75, "an epoch not known yet");
+        assert_eq!(
+            fetched(wire.ask(version, &newer)).error_code,
+            75,
+            "an epoch not known yet"
+        );
     }
     if version >= 12 {
         let newer = each_partition(fetch_request(version, &[(&topic, 0, 0)]), |partition| {
             partition.with_last_fetched_epoch(1)
         });
         let data = fetched(wire.ask(version, &newer));
-        assert_eq!(data.error_code, 1, "records of an epoch that never was: {data:?}");
+        assert_eq!(
+            data.error_code, 1,
+            "records of an epoch that never was: {data:?}"
+        );
     }
     let good_and_bad = [(&topic, 0, 0), (&Topic::unknown(), 0, 0)];
     let response = wire.ask(version, &fetch_request(version, &good_and_bad));
-    let errors: Vec<i16> = response.responses.iter().map(|topic| topic.partitions[0].error_code).collect();
+    let errors: Vec<i16> = response
+        .responses
+        .iter()
+        .map(|topic| topic.partitions[0].error_code)
+        .collect();
     assert_eq!(errors, [NONE, unknown]);
 }
 
@@ -223,7 +375,11 @@ pub fn list_offsets_succeeds(stage: &mut Stage, version: i16) {
     }
     for (asked, (offset, timestamp)) in lookups {
         let found = list(&mut stage.wire, version, &topic, 0, asked);
-        assert_eq!((found.error_code, found.offset, found.timestamp), (NONE, offset, timestamp), "of {asked}");
+        assert_eq!(
+            (found.error_code, found.offset, found.timestamp),
+            (NONE, offset, timestamp),
+            "of {asked}"
+        );
         let epoch = if version >= 4 && offset >= 0 { 0 } else { -1 };
         assert_eq!(found.leader_epoch, epoch, "of {asked}");
     }
@@ -235,21 +391,36 @@ pub fn list_offsets_succeeds(stage: &mut Stage, version: i16) {
     let empty = create(&mut stage.wire, 1, &[]);
     for (asked, offset) in [(EARLIEST, 0), (LATEST, 0), (TIME, -1)] {
         let found = list(&mut stage.wire, version, &empty, 0, asked);
-        assert_eq!((found.error_code, found.offset, found.timestamp), (NONE, offset, -1), "of {asked}");
+        assert_eq!(
+            (found.error_code, found.offset, found.timestamp),
+            (NONE, offset, -1),
+            "of {asked}"
+        );
     }
 }
 
 pub fn list_offsets_fails(stage: &mut Stage, version: i16) {
     let topic = timed_topic(stage);
     let wire = &mut stage.wire;
-    let refused = |found: kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse, error| {
-        assert_eq!(found.error_code, error, "{found:?}");
-        assert_eq!((found.offset, found.timestamp, found.leader_epoch), (-1, -1, -1));
-    };
+    let refused =
+        |found: kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse,
+         error| {
+            assert_eq!(found.error_code, error, "{found:?}");
+            assert_eq!(
+                (found.offset, found.timestamp, found.leader_epoch),
+                (-1, -1, -1)
+            );
+        };
     refused(list(wire, version, &Topic::unknown(), 0, LATEST), 3);
     refused(list(wire, version, &topic, 1, LATEST), 3);
     // Each of these times got its meaning with a version; -6 and below have none here.
-    for (timestamp, since) in [(-3, 7), (-4, 8), (-5, 9), (-6, i16::MAX), (i64::MIN, i16::MAX)] {
+    for (timestamp, since) in [
+        (-3, 7),
+        (-4, 8),
+        (-5, 9),
+        (-6, i16::MAX),
+        (i64::MIN, i16::MAX),
+    ] {
         if version < since {
             refused(list(wire, version, &topic, 0, timestamp), 35);
         }
@@ -257,7 +428,14 @@ pub fn list_offsets_fails(stage: &mut Stage, version: i16) {
     if version >= 4 {
         let mut request = list_request(&topic.name, 0, LATEST);
         request.topics[0].partitions[0].current_leader_epoch = 7;
-        refused(wire.ask(version, &request).topics.remove(0).partitions.remove(0), 75);
+        refused(
+            wire.ask(version, &request)
+                .topics
+                .remove(0)
+                .partitions
+                .remove(0),
+            75,
+        );
     }
     let mut twice = list_request(&topic.name, 0, LATEST);
     let again = twice.topics[0].partitions[0].clone();
@@ -272,7 +450,9 @@ pub fn delete_records_succeeds(stage: &mut Stage, version: i16) {
     produce(&mut stage.wire, &topic, 1, batch(&["a", "b", "c"]));
     produce(&mut stage.wire, &topic, 1, batch(&["d"]));
     for (offset, low_watermark) in [(0, 0), (1, 1), (3, 3), (2, 3), (-1, 4)] {
-        let response = stage.wire.ask(version, &delete_records_request(&topic.name, 1, offset));
+        let response = stage
+            .wire
+            .ask(version, &delete_records_request(&topic.name, 1, offset));
         assert_eq!(response.throttle_time_ms, 0);
         assert_eq!(response.topics[0].name, topic_name(&topic.name));
         let result = &response.topics[0].partitions[0];
@@ -297,7 +477,14 @@ pub fn delete_records_fails(stage: &mut Stage, version: i16) {
         let request = delete_records_request(&topic.name, partition, offset);
         let response = stage.wire.ask(version, &request);
         let result = &response.topics[0].partitions[0];
-        assert_eq!((result.partition_index, result.error_code, result.low_watermark), (partition, error, -1));
+        assert_eq!(
+            (
+                result.partition_index,
+                result.error_code,
+                result.low_watermark
+            ),
+            (partition, error, -1)
+        );
     }
     bounds_are(&mut stage.wire, &topic, 0, (0, 1));
 }
@@ -307,7 +494,9 @@ pub fn leader_epoch_succeeds(stage: &mut Stage, version: i16) {
     produce(&mut stage.wire, &topic, 1, batch(&["a", "b"]));
     // The current epoch ends at the end of the log; one that never was has no end.
     for (current, epoch, found) in [(-1, 0, (0, 2)), (0, 0, (0, 2)), (0, 1, (-1, -1))] {
-        let response = stage.wire.ask(version, &epoch_request(&topic.name, 1, current, epoch));
+        let response = stage
+            .wire
+            .ask(version, &epoch_request(&topic.name, 1, current, epoch));
         assert_eq!(response.throttle_time_ms, 0);
         assert_eq!(response.topics[0].topic, topic_name(&topic.name));
         let end = &response.topics[0].partitions[0];
@@ -318,9 +507,15 @@ pub fn leader_epoch_succeeds(stage: &mut Stage, version: i16) {
 
 pub fn leader_epoch_fails(stage: &mut Stage, version: i16) {
     let topic = create(&mut stage.wire, 1, &[]);
-    let refusals = [(Topic::unknown(), 0, -1, 3), (topic.clone(), 1, -1, 3), (topic, 0, 1, 75)];
+    let refusals = [
+        (Topic::unknown(), 0, -1, 3),
+        (topic.clone(), 1, -1, 3),
+        (topic, 0, 1, 75),
+    ];
     for (topic, partition, current, error) in refusals {
-        let response = stage.wire.ask(version, &epoch_request(&topic.name, partition, current, 0));
+        let response = stage
+            .wire
+            .ask(version, &epoch_request(&topic.name, partition, current, 0));
         let end = &response.topics[0].partitions[0];
         assert_eq!((end.partition, end.error_code), (partition, error));
         assert_eq!((end.leader_epoch, end.end_offset), (-1, -1));

@@ -6,6 +6,15 @@
 //! requests (order, long polls, sessions, sequences, restarts) stands in the sibling files.
 //!
 //! Nothing here sleeps: a test waits for an answer, or for the end of a process.
+//!
+//! `OTTLA_TEST_BOOTSTRAP` tells what needs no restart to another broker. Apache Kafka 4.3.1 differs in this much:
+//! - it answers CreateTopics, CreatePartitions and Metadata's creations before partitions are there;
+//! - its lists of topics and configs have another order, and `min.insync.replicas` another source;
+//! - a partition that Produce names twice gets one of the two batches, here error 42;
+//! - some refusals have no message, or tell the log start beside the error;
+//! - an unknown version of ApiVersions is answered with key 18 alone, here with all;
+//! - a fetch may end in a part of a batch, here never;
+//! - transactions exist, so InitProducerId with a transactional id has other errors.
 
 mod clusters;
 mod fetches;
@@ -16,6 +25,8 @@ mod requests;
 mod sessions;
 mod topics;
 mod versions;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kafka_protocol::messages::ApiKey;
 use ottla::router;
@@ -53,18 +64,66 @@ const fn row(key: ApiKey, succeeds: fn(&mut Stage, i16), fails: fn(&mut Stage, i
 const ROWS: &[Row] = &[
     row(ApiKey::Produce, logs::produce_succeeds, logs::produce_fails),
     row(ApiKey::Fetch, logs::fetch_succeeds, logs::fetch_fails),
-    row(ApiKey::ListOffsets, logs::list_offsets_succeeds, logs::list_offsets_fails),
-    row(ApiKey::Metadata, clusters::metadata_succeeds, clusters::metadata_fails),
-    row(ApiKey::ApiVersions, versions::api_versions_succeeds, versions::api_versions_fails),
-    row(ApiKey::CreateTopics, topics::create_topics_succeeds, topics::create_topics_fails),
-    row(ApiKey::DeleteTopics, topics::delete_topics_succeeds, topics::delete_topics_fails),
-    row(ApiKey::DeleteRecords, logs::delete_records_succeeds, logs::delete_records_fails),
-    row(ApiKey::InitProducerId, producers::init_producer_id_succeeds, producers::init_producer_id_fails),
-    row(ApiKey::OffsetForLeaderEpoch, logs::leader_epoch_succeeds, logs::leader_epoch_fails),
-    row(ApiKey::DescribeConfigs, clusters::describe_configs_succeeds, clusters::describe_configs_fails),
-    row(ApiKey::CreatePartitions, topics::create_partitions_succeeds, topics::create_partitions_fails),
-    row(ApiKey::ListPartitionReassignments, topics::list_reassignments_succeeds, versions::newer_version_fails),
-    row(ApiKey::DescribeCluster, clusters::describe_cluster_succeeds, clusters::describe_cluster_fails),
+    row(
+        ApiKey::ListOffsets,
+        logs::list_offsets_succeeds,
+        logs::list_offsets_fails,
+    ),
+    row(
+        ApiKey::Metadata,
+        clusters::metadata_succeeds,
+        clusters::metadata_fails,
+    ),
+    row(
+        ApiKey::ApiVersions,
+        versions::api_versions_succeeds,
+        versions::api_versions_fails,
+    ),
+    row(
+        ApiKey::CreateTopics,
+        topics::create_topics_succeeds,
+        topics::create_topics_fails,
+    ),
+    row(
+        ApiKey::DeleteTopics,
+        topics::delete_topics_succeeds,
+        topics::delete_topics_fails,
+    ),
+    row(
+        ApiKey::DeleteRecords,
+        logs::delete_records_succeeds,
+        logs::delete_records_fails,
+    ),
+    row(
+        ApiKey::InitProducerId,
+        producers::init_producer_id_succeeds,
+        producers::init_producer_id_fails,
+    ),
+    row(
+        ApiKey::OffsetForLeaderEpoch,
+        logs::leader_epoch_succeeds,
+        logs::leader_epoch_fails,
+    ),
+    row(
+        ApiKey::DescribeConfigs,
+        clusters::describe_configs_succeeds,
+        clusters::describe_configs_fails,
+    ),
+    row(
+        ApiKey::CreatePartitions,
+        topics::create_partitions_succeeds,
+        topics::create_partitions_fails,
+    ),
+    row(
+        ApiKey::ListPartitionReassignments,
+        topics::list_reassignments_succeeds,
+        versions::newer_version_fails,
+    ),
+    row(
+        ApiKey::DescribeCluster,
+        clusters::describe_cluster_succeeds,
+        clusters::describe_cluster_fails,
+    ),
     row(
         ApiKey::DescribeTopicPartitions,
         clusters::describe_topic_partitions_succeeds,
@@ -81,18 +140,26 @@ fn every_row_at_every_version_succeeds_and_fails_as_kafka_does() {
     let broker = Broker::start(folder.path(), &[("num.partitions", "3")]);
     let wire = Wire::connect(&broker);
     let mut stage = Stage { broker, wire };
+    let mut failed = Vec::new();
     for route in router::table() {
         let row = ROWS
             .iter()
             .find(|row| row.key as i16 == route.key)
             .unwrap_or_else(|| panic!("no stories of {} (key {})", route.name, route.key));
         for version in route.versions.clone() {
-            println!("{} v{version} succeeds", route.name);
-            (row.succeeds)(&mut stage, version);
-            println!("{} v{version} fails", route.name);
-            (row.fails)(&mut stage, version);
+            for (story, outcome) in [(row.succeeds, "succeeds"), (row.fails, "fails")] {
+                let name = format!("{} v{version} {outcome}", route.name);
+                println!("{name}");
+                // One failed story does not keep the others from being told.
+                let told = catch_unwind(AssertUnwindSafe(|| story(&mut stage, version)));
+                if told.is_err() {
+                    failed.push(name);
+                    stage.wire = stage.another();
+                }
+            }
         }
     }
+    assert!(failed.is_empty(), "failed: {failed:#?}");
     assert_eq!(ROWS.len(), router::table().len(), "stories without a row");
 }
 

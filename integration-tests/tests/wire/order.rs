@@ -1,13 +1,17 @@
 //! What a connection promises about order: requests sent without waiting are done and answered in their order, and
 //! a produce that asks for no answer gets none.
 
-use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, ListOffsetsRequest, ProduceRequest};
+use std::ops::RangeInclusive;
+
+use kafka_protocol::messages::{
+    ApiVersionsRequest, FetchRequest, ListOffsetsRequest, ProduceRequest,
+};
 use ottla_integration_tests::seed;
-use ottla_integration_tests::wire::Wire;
+use ottla_integration_tests::wire::{Ticket, Wire};
 
 use crate::requests::{
-    LATEST, NONE, Topic, batch, bounds, bounds_are, create, fetch_request, fetched, list_request, newest,
-    produce_request, produced, stored, values,
+    LATEST, NONE, Topic, batch, bounds, bounds_are, create, fetch_request, fetched, list_request,
+    newest, produce, produce_request, produced, stored, values,
 };
 use crate::started;
 
@@ -27,7 +31,10 @@ fn five_produces_and_a_look_up_in_one_write_are_done_and_answered_in_order() {
             bytes.extend_from_slice(&frame);
             tickets.push(ticket);
         }
-        let (frame, look_up) = wire.frame(newest::<ListOffsetsRequest>(), &list_request(&topic.name, 0, LATEST));
+        let (frame, look_up) = wire.frame(
+            newest::<ListOffsetsRequest>(),
+            &list_request(&topic.name, 0, LATEST),
+        );
         bytes.extend_from_slice(&frame);
         let read = fetch_request(newest::<FetchRequest>(), &[(&topic, 0, base + 8)]);
         let (frame, read) = wire.frame(newest::<FetchRequest>(), &read);
@@ -35,12 +42,22 @@ fn five_produces_and_a_look_up_in_one_write_are_done_and_answered_in_order() {
         wire.write(&bytes);
         for (index, ticket) in (0..).zip(tickets) {
             let response = produced(wire.receive(ticket));
-            assert_eq!((response.error_code, response.base_offset), (NONE, base + 2 * index));
+            assert_eq!(
+                (response.error_code, response.base_offset),
+                (NONE, base + 2 * index)
+            );
         }
         let response = wire.receive::<ListOffsetsRequest>(look_up);
-        assert_eq!(response.topics[0].partitions[0].offset, base + 10, "it sees all five");
+        assert_eq!(
+            response.topics[0].partitions[0].offset,
+            base + 10,
+            "it sees all five"
+        );
         let read = values(&fetched(wire.receive::<FetchRequest>(read)));
-        assert_eq!(read, [(base + 8, "a".to_owned()), (base + 9, "b".to_owned())]);
+        assert_eq!(
+            read,
+            [(base + 8, "a".to_owned()), (base + 9, "b".to_owned())]
+        );
     }
 }
 
@@ -53,6 +70,8 @@ fn any_mixture_of_requests_in_any_pieces_is_answered_as_if_one_by_one() {
     let (_folder, broker, mut wire) = started("wire-mixture", &[]);
     let topic = create(&mut wire, 1, &[]);
     let mut end = 0;
+    // What an answer, or nothing at all, vouches for: `acks=0` takes its place at once, and shows after the next sync.
+    let mut visible = 0;
     for _ in 0..30 {
         let mut wire = Wire::connect(&broker);
         let mut bytes = Vec::new();
@@ -64,6 +83,7 @@ fn any_mixture_of_requests_in_any_pieces_is_answered_as_if_one_by_one() {
                     let (frame, ticket) = wire.frame(PRODUCE, &request);
                     expected.push(Expected::Produced(ticket, end));
                     end += 1;
+                    visible = end;
                     frame
                 }
                 2 => {
@@ -72,14 +92,15 @@ fn any_mixture_of_requests_in_any_pieces_is_answered_as_if_one_by_one() {
                     wire.frame(PRODUCE, &request).0
                 }
                 3 => {
-                    let request = produce_request(PRODUCE, -1, &[(&Topic::unknown(), 0, batch(&["x"]))]);
+                    let request =
+                        produce_request(PRODUCE, -1, &[(&Topic::unknown(), 0, batch(&["x"]))]);
                     let (frame, ticket) = wire.frame(PRODUCE, &request);
                     expected.push(Expected::Refused(ticket));
                     frame
                 }
                 4 => {
                     let (frame, ticket) = wire.frame(10, &list_request(&topic.name, 0, LATEST));
-                    expected.push(Expected::End(ticket, end));
+                    expected.push(Expected::End(ticket, visible..=end));
                     frame
                 }
                 _ => {
@@ -102,26 +123,32 @@ fn any_mixture_of_requests_in_any_pieces_is_answered_as_if_one_by_one() {
                     let response = produced(wire.receive(ticket));
                     assert_eq!((response.error_code, response.base_offset), (NONE, offset));
                 }
-                Expected::Refused(ticket) => assert_eq!(produced(wire.receive(ticket)).error_code, 3),
-                Expected::End(ticket, end) => {
+                Expected::Refused(ticket) => {
+                    assert_eq!(produced(wire.receive(ticket)).error_code, 3)
+                }
+                Expected::End(ticket, ends) => {
                     let response = wire.receive::<ListOffsetsRequest>(ticket);
-                    assert_eq!(response.topics[0].partitions[0].offset, end);
+                    let end = response.topics[0].partitions[0].offset;
+                    assert!(ends.contains(&end), "{end} is not in {ends:?}");
                 }
                 Expected::Versions(ticket) => {
                     assert_eq!(wire.receive::<ApiVersionsRequest>(ticket).error_code, NONE);
                 }
             }
         }
-        // What asked for no answer is there, too.
+        // What asked for no answer is there, too, once something behind it is answered.
+        assert_eq!(produce(&mut wire, &topic, 0, batch(&["last"])), end);
+        end += 1;
+        visible = end;
         bounds_are(&mut wire, &topic, 0, (0, end));
     }
 }
 
 enum Expected {
-    Produced(ottla_integration_tests::wire::Ticket<ProduceRequest>, i64),
-    Refused(ottla_integration_tests::wire::Ticket<ProduceRequest>),
-    End(ottla_integration_tests::wire::Ticket<ListOffsetsRequest>, i64),
-    Versions(ottla_integration_tests::wire::Ticket<ApiVersionsRequest>),
+    Produced(Ticket<ProduceRequest>, i64),
+    Refused(Ticket<ProduceRequest>),
+    End(Ticket<ListOffsetsRequest>, RangeInclusive<i64>),
+    Versions(Ticket<ApiVersionsRequest>),
 }
 
 #[test]
@@ -138,6 +165,9 @@ fn a_produce_with_acks_0_is_stored_and_never_answered() {
         // The very next answer is that of the next request: `receive` compares correlation ids.
         assert_eq!(wire.receive::<ApiVersionsRequest>(ticket).error_code, NONE);
         stored_so_far.push(text);
+        // It took its place before the next produce, whose answer also vouches for it.
+        produce(&mut wire, &topic, 0, batch(&["answered"]));
+        stored_so_far.push("answered".to_owned());
         assert_eq!(stored(&mut wire, &topic, 0), stored_so_far);
     }
 }
@@ -154,7 +184,10 @@ fn a_failed_produce_with_acks_0_closes_the_connection_as_nothing_else_could_tell
         let (good, ticket) = wire.frame(version, &good);
         let (bad, _) = wire.frame(version, &bad);
         wire.write(&[good, bad].concat());
-        assert_eq!(produced(wire.receive::<ProduceRequest>(ticket)).base_offset, before);
+        assert_eq!(
+            produced(wire.receive::<ProduceRequest>(ticket)).base_offset,
+            before
+        );
         wire.expect_close();
     }
 }

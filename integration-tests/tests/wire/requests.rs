@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
-use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -25,8 +27,8 @@ use kafka_protocol::messages::{
     ProduceRequest, ProduceResponse, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes, VersionRange};
-use ottla_integration_tests::wire::Wire;
 use ottla_integration_tests::unique;
+use ottla_integration_tests::wire::Wire;
 use ottla_protocol::batch::{self, BatchBuilder, BatchHeader};
 use ottla_protocol::records;
 use uuid::Uuid;
@@ -60,13 +62,18 @@ pub struct Topic {
 
 impl Topic {
     pub fn unknown() -> Topic {
-        Topic { name: unique("unknown"), id: Uuid::from_u128(0x7777) }
+        Topic {
+            name: unique("unknown"),
+            id: Uuid::from_u128(0x7777),
+        }
     }
 }
 
 pub fn creatable(name: &str, partitions: i32, configs: &[(&str, &str)]) -> CreatableTopic {
     let config = |(name, value): &(&str, &str)| {
-        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+        CreatableTopicConfig::default()
+            .with_name(text(name))
+            .with_value(Some(text(value)))
     };
     CreatableTopic::default()
         .with_name(topic_name(name))
@@ -76,7 +83,9 @@ pub fn creatable(name: &str, partitions: i32, configs: &[(&str, &str)]) -> Creat
 }
 
 pub fn create_request(topics: Vec<CreatableTopic>) -> CreateTopicsRequest {
-    CreateTopicsRequest::default().with_topics(topics).with_timeout_ms(10_000)
+    CreateTopicsRequest::default()
+        .with_topics(topics)
+        .with_timeout_ms(10_000)
 }
 
 /// Asks for one topic and returns its answer.
@@ -86,12 +95,29 @@ pub fn create_one(wire: &mut Wire, version: i16, topic: CreatableTopic) -> Creat
     response.topics.remove(0)
 }
 
-/// Creates a topic that no other test knows.
+/// Creates a topic that no other test knows, ready for use.
 pub fn create(wire: &mut Wire, partitions: i32, configs: &[(&str, &str)]) -> Topic {
     let name = unique("wire");
-    let result = create_one(wire, newest::<CreateTopicsRequest>(), creatable(&name, partitions, configs));
+    let result = create_one(
+        wire,
+        newest::<CreateTopicsRequest>(),
+        creatable(&name, partitions, configs),
+    );
     assert_eq!(result.error_code, NONE, "{:?}", result.error_message);
-    Topic { name, id: result.topic_id }
+    let topic = Topic {
+        name,
+        id: result.topic_id,
+    };
+    // Here a topic is ready when its creation is answered; in Apache Kafka (`OTTLA_TEST_BOOTSTRAP`) soon after.
+    while std::env::var_os("OTTLA_TEST_BOOTSTRAP").is_some() && !is_ready(wire, &topic, partitions)
+    {
+    }
+    topic
+}
+
+fn is_ready(wire: &mut Wire, topic: &Topic, partitions: i32) -> bool {
+    (0..partitions).all(|partition| fetch(wire, topic, partition, 0).error_code == NONE)
+        && describe(wire, &topic.name).partitions.len() == partitions as usize
 }
 
 /// A batch of these values, without keys, timestamps from `TIME` on.
@@ -111,7 +137,10 @@ pub fn batch_at(values: &[(i64, &str)]) -> Bytes {
 }
 
 fn timed<'a>(values: &[&'a str]) -> Vec<(i64, &'a str)> {
-    (0..).map(|index| TIME + 10 * index).zip(values.iter().copied()).collect()
+    (0..)
+        .map(|index| TIME + 10 * index)
+        .zip(values.iter().copied())
+        .collect()
 }
 
 fn records_at(builder: BatchBuilder, values: &[(i64, &str)]) -> BatchBuilder {
@@ -121,11 +150,21 @@ fn records_at(builder: BatchBuilder, values: &[(i64, &str)]) -> BatchBuilder {
     values.iter().fold(builder, add)
 }
 
-pub fn produce_request(version: i16, acks: i16, entries: &[(&Topic, i32, Bytes)]) -> ProduceRequest {
+pub fn produce_request(
+    version: i16,
+    acks: i16,
+    entries: &[(&Topic, i32, Bytes)],
+) -> ProduceRequest {
     let entry = |(topic, partition, records): &(&Topic, i32, Bytes)| {
-        let data = PartitionProduceData::default().with_index(*partition).with_records(Some(records.clone()));
+        let data = PartitionProduceData::default()
+            .with_index(*partition)
+            .with_records(Some(records.clone()));
         let entry = TopicProduceData::default().with_partition_data(vec![data]);
-        if version >= 13 { entry.with_topic_id(topic.id) } else { entry.with_name(topic_name(&topic.name)) }
+        if version >= 13 {
+            entry.with_topic_id(topic.id)
+        } else {
+            entry.with_name(topic_name(&topic.name))
+        }
     };
     ProduceRequest::default()
         .with_acks(acks)
@@ -142,9 +181,17 @@ pub fn produced(mut response: ProduceResponse) -> PartitionProduceResponse {
 }
 
 /// Produces one batch with acks=all at the newest version; any outcome.
-pub fn try_produce(wire: &mut Wire, topic: &Topic, partition: i32, batch: Bytes) -> PartitionProduceResponse {
+pub fn try_produce(
+    wire: &mut Wire,
+    topic: &Topic,
+    partition: i32,
+    batch: Bytes,
+) -> PartitionProduceResponse {
     let version = newest::<ProduceRequest>();
-    produced(wire.ask(version, &produce_request(version, -1, &[(topic, partition, batch)])))
+    produced(wire.ask(
+        version,
+        &produce_request(version, -1, &[(topic, partition, batch)]),
+    ))
 }
 
 /// Produces one batch and returns its base offset.
@@ -162,13 +209,23 @@ pub fn fetch_request(version: i16, wanted: &[(&Topic, i32, i64)]) -> FetchReques
             .with_fetch_offset(*offset)
             .with_partition_max_bytes(1 << 20);
         let entry = FetchTopic::default().with_partitions(vec![partition]);
-        if version >= 13 { entry.with_topic_id(topic.id) } else { entry.with_topic(topic_name(&topic.name)) }
+        if version >= 13 {
+            entry.with_topic_id(topic.id)
+        } else {
+            entry.with_topic(topic_name(&topic.name))
+        }
     });
-    FetchRequest::default().with_min_bytes(1).with_max_bytes(1 << 20).with_topics(topics.collect())
+    FetchRequest::default()
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_topics(topics.collect())
 }
 
 /// Changes every partition of a fetch.
-pub fn each_partition(mut request: FetchRequest, change: impl Fn(FetchPartition) -> FetchPartition) -> FetchRequest {
+pub fn each_partition(
+    mut request: FetchRequest,
+    change: impl Fn(FetchPartition) -> FetchPartition,
+) -> FetchRequest {
     for topic in &mut request.topics {
         topic.partitions = topic.partitions.drain(..).map(&change).collect();
     }
@@ -187,7 +244,10 @@ pub fn fetched(mut response: FetchResponse) -> PartitionData {
 /// Fetches from one partition at the newest version; any outcome.
 pub fn fetch(wire: &mut Wire, topic: &Topic, partition: i32, offset: i64) -> PartitionData {
     let version = newest::<FetchRequest>();
-    fetched(wire.ask(version, &fetch_request(version, &[(topic, partition, offset)])))
+    fetched(wire.ask(
+        version,
+        &fetch_request(version, &[(topic, partition, offset)]),
+    ))
 }
 
 /// The batches of a fetched partition: headers, checksums checked.
@@ -198,7 +258,9 @@ pub fn headers(data: &PartitionData) -> Vec<BatchHeader> {
         assert!(batch::crc_matches(bytes), "{header:?}");
         header
     };
-    batches.map(|found| header(found.expect("whole batches"))).collect()
+    batches
+        .map(|found| header(found.expect("whole batches")))
+        .collect()
 }
 
 /// The records of a fetched partition: offset and value.
@@ -218,17 +280,32 @@ pub fn values(data: &PartitionData) -> Vec<(i64, String)> {
 
 /// `values` of a partition's log from its start, without offsets.
 pub fn stored(wire: &mut Wire, topic: &Topic, partition: i32) -> Vec<String> {
-    values(&fetch(wire, topic, partition, 0)).into_iter().map(|(_, value)| value).collect()
+    values(&fetch(wire, topic, partition, 0))
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect()
 }
 
 pub fn list_request(topic: &str, partition: i32, timestamp: i64) -> ListOffsetsRequest {
-    let partition = ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(timestamp);
-    let topic = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
-    ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic])
+    let partition = ListOffsetsPartition::default()
+        .with_partition_index(partition)
+        .with_timestamp(timestamp);
+    let topic = ListOffsetsTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![partition]);
+    ListOffsetsRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(vec![topic])
 }
 
 /// Looks one timestamp up; any outcome.
-pub fn list(wire: &mut Wire, version: i16, topic: &Topic, partition: i32, timestamp: i64) -> ListOffsetsPartitionResponse {
+pub fn list(
+    wire: &mut Wire,
+    version: i16,
+    topic: &Topic,
+    partition: i32,
+    timestamp: i64,
+) -> ListOffsetsPartitionResponse {
     let mut response = wire.ask(version, &list_request(&topic.name, partition, timestamp));
     assert_eq!(response.throttle_time_ms, 0);
     assert_eq!(response.topics[0].name, topic_name(&topic.name));
@@ -240,7 +317,13 @@ pub fn list(wire: &mut Wire, version: i16, topic: &Topic, partition: i32, timest
 /// First and next offset of a partition.
 pub fn bounds(wire: &mut Wire, topic: &Topic, partition: i32) -> (i64, i64) {
     let mut bound = |timestamp| {
-        let found = list(wire, newest::<ListOffsetsRequest>(), topic, partition, timestamp);
+        let found = list(
+            wire,
+            newest::<ListOffsetsRequest>(),
+            topic,
+            partition,
+            timestamp,
+        );
         assert_eq!(found.error_code, NONE);
         found.offset
     };
@@ -267,13 +350,22 @@ pub fn leader_epoch(wire: &mut Wire, topic: &Topic) -> i32 {
     describe(wire, &topic.name).partitions[0].leader_epoch
 }
 
-pub fn epoch_request(topic: &str, partition: i32, current: i32, epoch: i32) -> OffsetForLeaderEpochRequest {
+pub fn epoch_request(
+    topic: &str,
+    partition: i32,
+    current: i32,
+    epoch: i32,
+) -> OffsetForLeaderEpochRequest {
     let partition = OffsetForLeaderPartition::default()
         .with_partition(partition)
         .with_current_leader_epoch(current)
         .with_leader_epoch(epoch);
-    let topic = OffsetForLeaderTopic::default().with_topic(topic_name(topic)).with_partitions(vec![partition]);
-    OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic])
+    let topic = OffsetForLeaderTopic::default()
+        .with_topic(topic_name(topic))
+        .with_partitions(vec![partition]);
+    OffsetForLeaderEpochRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_topics(vec![topic])
 }
 
 /// Where an epoch ends; any outcome.
@@ -284,12 +376,21 @@ pub fn epoch_end(wire: &mut Wire, topic: &Topic, current: i32, epoch: i32) -> Ep
 }
 
 pub fn delete_records_request(topic: &str, partition: i32, offset: i64) -> DeleteRecordsRequest {
-    let partition = DeleteRecordsPartition::default().with_partition_index(partition).with_offset(offset);
-    let topic = DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
-    DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000)
+    let partition = DeleteRecordsPartition::default()
+        .with_partition_index(partition)
+        .with_offset(offset);
+    let topic = DeleteRecordsTopic::default()
+        .with_name(topic_name(topic))
+        .with_partitions(vec![partition]);
+    DeleteRecordsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(10_000)
 }
 
-pub fn producer_id_request(transactional_id: Option<&str>, timeout_ms: i32) -> InitProducerIdRequest {
+pub fn producer_id_request(
+    transactional_id: Option<&str>,
+    timeout_ms: i32,
+) -> InitProducerIdRequest {
     InitProducerIdRequest::default()
         .with_transactional_id(transactional_id.map(|id| text(id).into()))
         .with_transaction_timeout_ms(timeout_ms)
@@ -297,12 +398,19 @@ pub fn producer_id_request(transactional_id: Option<&str>, timeout_ms: i32) -> I
 
 /// A fresh idempotent producer.
 pub fn producer(wire: &mut Wire) -> (i64, i16) {
-    let response = wire.ask(newest::<InitProducerIdRequest>(), &producer_id_request(None, i32::MAX));
+    let response = wire.ask(
+        newest::<InitProducerIdRequest>(),
+        &producer_id_request(None, i32::MAX),
+    );
     assert_eq!(response.error_code, NONE);
     (response.producer_id.0, response.producer_epoch)
 }
 
 /// Panics unless a partition's first and next offset are these.
 pub fn bounds_are(wire: &mut Wire, topic: &Topic, partition: i32, expected: (i64, i64)) {
-    assert_eq!(bounds(wire, topic, partition), expected, "{topic:?} {partition}");
+    assert_eq!(
+        bounds(wire, topic, partition),
+        expected,
+        "{topic:?} {partition}"
+    );
 }

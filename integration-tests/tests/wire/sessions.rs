@@ -19,8 +19,13 @@ struct Session<'a> {
 type News = Vec<(i32, i16, Vec<(i64, String)>)>;
 
 fn news(response: &FetchResponse) -> News {
-    let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
-    let mut news: News = partitions.map(|data| (data.partition_index, data.error_code, values(data))).collect();
+    let partitions = response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partitions);
+    let mut news: News = partitions
+        .map(|data| (data.partition_index, data.error_code, values(data)))
+        .collect();
     news.sort();
     news
 }
@@ -28,17 +33,26 @@ fn news(response: &FetchResponse) -> News {
 impl<'a> Session<'a> {
     /// Begins one over these partitions; the first answer names them all.
     fn begin(wire: &'a mut Wire, version: i16, wanted: &[(&Topic, i32, i64)]) -> (Self, News) {
-        let request = fetch_request(version, wanted).with_session_id(0).with_session_epoch(0);
+        let request = fetch_request(version, wanted)
+            .with_session_id(0)
+            .with_session_epoch(0);
         let response = wire.ask(version, &request);
         assert_eq!(response.error_code, NONE);
         assert!(response.session_id > 0, "{response:?}");
-        let session = Session { wire, version, id: response.session_id, epoch: 1 };
+        let session = Session {
+            wire,
+            version,
+            id: response.session_id,
+            epoch: 1,
+        };
         let news = news(&response);
         (session, news)
     }
 
     fn request(&self, wanted: &[(&Topic, i32, i64)]) -> FetchRequest {
-        fetch_request(self.version, wanted).with_session_id(self.id).with_session_epoch(self.epoch)
+        fetch_request(self.version, wanted)
+            .with_session_id(self.id)
+            .with_session_epoch(self.epoch)
     }
 
     /// The next fetch; `wanted` adds partitions or changes their offsets.
@@ -54,7 +68,9 @@ impl<'a> Session<'a> {
         } else {
             forgotten.with_topic(topic_name(&topic.name))
         };
-        let request = self.request(&[]).with_forgotten_topics_data(vec![forgotten]);
+        let request = self
+            .request(&[])
+            .with_forgotten_topics_data(vec![forgotten]);
         self.ask(&request)
     }
 
@@ -67,7 +83,9 @@ impl<'a> Session<'a> {
 
     /// A fetch that must fail as a whole.
     fn refused(&mut self, id: i32, epoch: i32) -> i16 {
-        let request = fetch_request(self.version, &[]).with_session_id(id).with_session_epoch(epoch);
+        let request = fetch_request(self.version, &[])
+            .with_session_id(id)
+            .with_session_epoch(epoch);
         let response = self.wire.ask(self.version, &request);
         assert_eq!((response.session_id, response.responses.len()), (0, 0));
         response.error_code
@@ -89,14 +107,29 @@ fn a_session_tells_everything_once_and_then_only_news() {
         produce(&mut producer, &topic, 1, batch(&["a"]));
         let all = [(&topic, 0, 0), (&topic, 1, 0), (&topic, 2, 0)];
         let (mut session, first) = Session::begin(&mut wire, version, &all);
-        assert_eq!(first, [(0, NONE, vec![]), (1, NONE, vec![value(0, "a")]), (2, NONE, vec![])]);
+        assert_eq!(
+            first,
+            [
+                (0, NONE, vec![]),
+                (1, NONE, vec![value(0, "a")]),
+                (2, NONE, vec![])
+            ]
+        );
 
         // The client has read "a"; then there is nothing new.
         assert_eq!(session.next(&[(&topic, 1, 1)]), []);
         assert_eq!(session.next(&[]), []);
         produce(&mut producer, &topic, 2, batch(&["b"]));
-        assert_eq!(session.next(&[]), [(2, NONE, vec![value(0, "b")])], "only the partition that changed");
-        assert_eq!(session.next(&[]), [(2, NONE, vec![value(0, "b")])], "until the client moves on");
+        assert_eq!(
+            session.next(&[]),
+            [(2, NONE, vec![value(0, "b")])],
+            "only the partition that changed"
+        );
+        assert_eq!(
+            session.next(&[]),
+            [(2, NONE, vec![value(0, "b")])],
+            "until the client moves on"
+        );
         assert_eq!(session.next(&[(&topic, 2, 1)]), []);
 
         // A partition that joins is told of once, and a forgotten one never again.
@@ -136,7 +169,11 @@ fn an_error_is_told_every_time_and_its_end_too() {
         assert_eq!(first, [(0, NONE, vec![])]);
         assert_eq!(session.next(&[(&topic, 0, 9)]), [(0, 1, vec![])]);
         assert_eq!(session.next(&[]), [(0, 1, vec![])], "again");
-        assert_eq!(session.next(&[(&topic, 0, 1)]), [(0, NONE, vec![])], "it is over, though nothing else is new");
+        assert_eq!(
+            session.next(&[(&topic, 0, 1)]),
+            [(0, NONE, vec![])],
+            "it is over, though nothing else is new"
+        );
         assert_eq!(session.next(&[]), []);
     }
 }
@@ -149,10 +186,15 @@ fn a_session_by_name_does_not_take_ids_nor_the_reverse() {
         for wanted in [vec![], vec![(&topic, 0, 0)]] {
             let (session, _) = Session::begin(&mut wire, begun_at, &[(&topic, 0, 0)]);
             let (id, epoch) = (session.id, session.epoch);
-            let request =
-                fetch_request(goes_on_at, &wanted).with_session_id(id).with_session_epoch(epoch);
+            let request = fetch_request(goes_on_at, &wanted)
+                .with_session_id(id)
+                .with_session_epoch(epoch);
             let response = wire.ask(goes_on_at, &request);
-            assert_eq!((response.error_code, response.responses.len()), (106, 0), "{begun_at} to {goes_on_at}");
+            assert_eq!(
+                (response.error_code, response.responses.len()),
+                (106, 0),
+                "{begun_at} to {goes_on_at}"
+            );
         }
     }
 }
@@ -163,7 +205,12 @@ fn without_room_for_a_session_the_answer_is_whole_and_has_id_0() {
     let (_folder, _broker, mut wire) = started("wire-session-slots", &[slots]);
     let topic = create(&mut wire, 1, &[]);
     produce(&mut wire, &topic, 0, batch(&["a"]));
-    let mut begin = || wire.ask(18, &fetch_request(18, &[(&topic, 0, 0)]).with_session_epoch(0));
+    let mut begin = || {
+        wire.ask(
+            18,
+            &fetch_request(18, &[(&topic, 0, 0)]).with_session_epoch(0),
+        )
+    };
     let ids: Vec<i32> = (0..3)
         .map(|_| {
             let response = begin();
@@ -189,7 +236,12 @@ fn a_parked_session_hears_of_news_and_busy_partitions_take_turns() {
     for _ in 0..4 {
         let request = session.request(&[]).with_max_bytes(1);
         let heard = session.ask(&request);
-        turns.extend(heard.iter().filter(|(_, _, values)| !values.is_empty()).map(|(index, _, _)| *index));
+        turns.extend(
+            heard
+                .iter()
+                .filter(|(_, _, values)| !values.is_empty())
+                .map(|(index, _, _)| *index),
+        );
     }
     assert!(turns == [0, 1, 0, 1] || turns == [1, 0, 1, 0], "{turns:?}");
 

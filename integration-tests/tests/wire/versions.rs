@@ -60,7 +60,13 @@ pub fn api_versions_fails(stage: &mut Stage, version: i16) {
 /// For rows whose request holds nothing that Kafka has an error for: only a newer version is refused, by closing.
 pub fn newer_version_fails(stage: &mut Stage, version: i16) {
     let mut wire = stage.another();
-    wire.write(&wire::frame(ApiKey::ListPartitionReassignments as i16, version + 1, 1, 2, &[0; 8]));
+    wire.write(&wire::frame(
+        ApiKey::ListPartitionReassignments as i16,
+        version + 1,
+        1,
+        2,
+        &[0; 8],
+    ));
     wire.expect_close();
 }
 
@@ -68,7 +74,13 @@ pub fn newer_version_fails(stage: &mut Stage, version: i16) {
 fn unknown_version(wire: &mut Wire, version: i16) -> ApiVersionsResponse {
     // A body no older broker can understand.
     let body = b"\x0awire-test\x041.0\x00";
-    wire.write(&wire::frame(ApiKey::ApiVersions as i16, version, 4711, 2, body));
+    wire.write(&wire::frame(
+        ApiKey::ApiVersions as i16,
+        version,
+        4711,
+        2,
+        body,
+    ));
     let mut frame = wire.read_frame().expect("an answer");
     wire::decode(&mut frame, 4711, 0)
 }
@@ -91,7 +103,11 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0_with_the_whole_li
 #[test]
 fn api_versions_answers_have_header_0_at_every_version_and_produce_is_advertised_from_0() {
     for version in 0..=4 {
-        assert_eq!(ApiVersionsResponse::header_version(version), 0, "what the codec reads with");
+        assert_eq!(
+            ApiVersionsResponse::header_version(version),
+            0,
+            "what the codec reads with"
+        );
     }
     let (_folder, _broker, mut wire) = started("wire-header", &[]);
     for version in 0..=4_i16 {
@@ -117,7 +133,8 @@ fn produce_0_to_2_closes_the_connection_behind_the_answers_of_what_came_before()
     let topic = create(&mut wire, 1, &[]);
     for version in 0..=2 {
         let mut wire = Wire::connect(&broker);
-        let (good, ticket) = wire.frame(9, &produce_request(9, -1, &[(&topic, 0, batch(&["kept"]))]));
+        let (good, ticket) =
+            wire.frame(9, &produce_request(9, -1, &[(&topic, 0, batch(&["kept"]))]));
         let body = b"\xff\xff\x00\x00\x27\x10\x00\x00\x00\x00";
         let old = wire::frame(ApiKey::Produce as i16, version, 99, 1, body);
         wire.write(&[good, old].concat());
