@@ -6,6 +6,7 @@
 //! frame must be complete `FRAME_TIMEOUT` after its first byte, an answer must make progress within
 //! `WRITE_TIMEOUT`, and an idle connection ends after `connections.max.idle.ms`.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io::IoSlice;
 use std::pin::pin;
@@ -53,9 +54,63 @@ type Cause = &'static str;
 
 type Frames = FramedRead<OwnedReadHalf, FrameCodec>;
 
+/// Requests that run beside each other, in their order.
+#[derive(Default)]
 struct InFlight {
     bytes: usize,
     replies: FuturesOrdered<BoxFuture<'static, (usize, Reply)>>,
+    /// Replies that were there while the connection waited for something else; they come before `replies`.
+    ready: VecDeque<(usize, Reply)>,
+}
+
+impl InFlight {
+    fn len(&self) -> usize {
+        self.ready.len() + self.replies.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The request's room is given back once its reply is there, not once the reply is written.
+    fn push(
+        &mut self,
+        bytes: usize,
+        room: Option<OwnedSemaphorePermit>,
+        reply: BoxFuture<'static, Reply>,
+    ) {
+        self.bytes += bytes;
+        let reply = reply.map(move |reply| {
+            drop(room);
+            (bytes, reply)
+        });
+        self.replies.push_back(reply.boxed());
+    }
+
+    /// The next reply in order; `None` when nothing is in flight.
+    async fn next(&mut self) -> Option<Reply> {
+        let (bytes, reply) = match self.ready.pop_front() {
+            Some(ready) => ready,
+            None => self.replies.next().await?,
+        };
+        self.bytes -= bytes;
+        Some(reply)
+    }
+
+    /// Waits for `other` while requests in flight end and give back their room. Who waits for room, or for a client
+    /// that does not read, would otherwise hold room that all connections wait for.
+    async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = pin!(other);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut other => return done,
+                Some(ready) = self.replies.next(), if !self.replies.is_empty() => {
+                    self.ready.push_back(ready);
+                }
+            }
+        }
+    }
 }
 
 /// Serves a connection to its end and says why it ended.
@@ -74,10 +129,7 @@ pub async fn serve(
         origin,
         idle,
         stop,
-        in_flight: InFlight {
-            bytes: 0,
-            replies: FuturesOrdered::new(),
-        },
+        in_flight: InFlight::default(),
         next: None,
     };
     match connection.run().await {
@@ -118,45 +170,34 @@ impl Connection {
             }
             let bytes = frame.len();
             let broker = self.origin.broker.clone();
-            let room = broker.request_room(bytes).await.map_err(|_| "shutdown")?;
+            let room = self.in_flight.beside(broker.request_room(bytes)).await;
+            let room = room.map_err(|_| "shutdown")?;
             // A fetch may park for long and has no bytes worth holding room for.
             let room = (order != Order::Parks).then_some(room);
             let answer = self.start(frame, order).await?;
             match answer {
-                Answer::Now(reply) if self.in_flight.replies.is_empty() => {
+                Answer::Now(reply) if self.in_flight.is_empty() => {
                     drop(room);
                     self.write_reply(reply).await?;
                 }
-                Answer::Now(reply) => self.push(bytes, room, Box::pin(async move { reply })),
-                Answer::Later(reply) => self.push(bytes, room, reply),
+                Answer::Now(reply) => {
+                    self.in_flight
+                        .push(bytes, room, Box::pin(async move { reply }));
+                }
+                Answer::Later(reply) => self.in_flight.push(bytes, room, reply),
             }
         }
-    }
-
-    fn push(
-        &mut self,
-        bytes: usize,
-        room: Option<OwnedSemaphorePermit>,
-        reply: BoxFuture<'static, Reply>,
-    ) {
-        self.in_flight.bytes += bytes;
-        let reply = reply.map(move |reply| {
-            drop(room);
-            (bytes, reply)
-        });
-        self.in_flight.replies.push_back(reply.boxed());
     }
 
     /// Waits for the next frame while answers go out.
     async fn next_frame(&mut self) -> Result<Result<Bytes, Cause>, Cause> {
         loop {
-            let full = self.in_flight.replies.len() >= MAX_IN_FLIGHT
+            let full = self.in_flight.len() >= MAX_IN_FLIGHT
                 || self.in_flight.bytes >= MAX_IN_FLIGHT_BYTES;
-            let waiting = !self.in_flight.replies.is_empty();
+            let waiting = !self.in_flight.is_empty();
             tokio::select! {
                 biased;
-                Some((bytes, reply)) = self.in_flight.replies.next(), if waiting => {
-                    self.in_flight.bytes -= bytes;
+                Some(reply) = self.in_flight.next(), if waiting => {
                     self.write_reply(reply).await?;
                 }
                 frame = read_frame(&mut self.frames, self.idle, &self.stop), if !full => {
@@ -167,8 +208,7 @@ impl Connection {
     }
 
     async fn answer_all(&mut self) -> Result<(), Cause> {
-        while let Some((bytes, reply)) = self.in_flight.replies.next().await {
-            self.in_flight.bytes -= bytes;
+        while let Some(reply) = self.in_flight.next().await {
             self.write_reply(reply).await?;
         }
         Ok(())
@@ -179,7 +219,7 @@ impl Connection {
     async fn start(&mut self, frame: Bytes, order: Order) -> Result<Answer, Cause> {
         let run = router::handle(self.origin.clone(), frame);
         if order == Order::Overlaps {
-            return Ok(run.await);
+            return Ok(self.in_flight.beside(run).await);
         }
         tokio::pin!(run);
         loop {
@@ -201,7 +241,10 @@ impl Connection {
         match reply {
             Reply::Nothing => Ok(()),
             Reply::Close(cause) => Err(cause),
-            Reply::Frame(pieces) => write_pieces(&mut self.write, pieces).await,
+            Reply::Frame(pieces) => {
+                let write = write_pieces(&mut self.write, pieces);
+                self.in_flight.beside(write).await
+            }
         }
     }
 }
@@ -305,7 +348,38 @@ async fn write_pieces(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_room_gives_back_its_own_and_keeps_the_order() {
+        let all = Arc::new(Semaphore::new(3));
+        let mut in_flight = InFlight::default();
+        for cause in ["first", "second", "third"] {
+            let room = all.clone().try_acquire_owned().expect("room");
+            let reply = async move {
+                tokio::task::yield_now().await;
+                Reply::Close(cause)
+            };
+            in_flight.push(5, Some(room), reply.boxed());
+        }
+        let waited = in_flight.beside(all.clone().acquire_many_owned(3));
+        let room = timeout(Duration::from_secs(5), waited).await;
+        drop(room.expect("no one else has any").expect("open"));
+        assert_eq!((in_flight.len(), in_flight.bytes), (3, 15));
+        in_flight.push(5, None, async { Reply::Close("fourth") }.boxed());
+        for cause in ["first", "second", "third", "fourth"] {
+            let reply = in_flight.next().await;
+            assert!(
+                matches!(reply, Some(Reply::Close(found)) if found == cause),
+                "{reply:?} is not {cause}"
+            );
+        }
+        assert!(in_flight.is_empty() && in_flight.bytes == 0);
+    }
 
     #[tokio::test]
     async fn pieces_are_written_whole_whatever_the_socket_takes() {

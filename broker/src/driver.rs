@@ -56,7 +56,10 @@ pub trait Shard: Send + 'static {
     ) -> Result<<Self::Machine as Machine>::Record, String>;
 
     /// Every record of the log, once, before the first command.
-    fn loaded(&mut self, records: Vec<<Self::Machine as Machine>::Record>) -> Result<(), StorageError>;
+    fn loaded(
+        &mut self,
+        records: Vec<<Self::Machine as Machine>::Record>,
+    ) -> Result<(), StorageError>;
 
     /// Records and effects whose records are now below the high watermark, in log order; runs before the
     /// replies that depend on them are released.
@@ -237,6 +240,11 @@ impl<S: Shard> Driver<S> {
                 () = stop.cancelled(), if self.committing.is_empty() => return,
                 next = asked.recv() => {
                     let Some(next) = next else { return };
+                    if let Some(error) = self.log.log.failure() {
+                        // Nothing can be written: what the machine knows stays what its log holds.
+                        let _ = next.reply.send(Err(storage_error(&error.into())));
+                        continue;
+                    }
                     self.next_reply += 1;
                     let id = ReplyId(self.next_reply);
                     self.waiting.insert(id, next.reply);

@@ -7,6 +7,7 @@ pub mod connection;
 pub mod driver;
 pub mod env;
 pub mod error;
+pub mod error_counts;
 pub mod handlers;
 pub mod http;
 pub mod metadata_log;
@@ -17,6 +18,7 @@ pub mod router;
 pub mod server;
 pub mod topic_config;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -29,7 +31,7 @@ use ottla_storage::error::{EngineError, OpenError, StorageError};
 use ottla_storage::log::{Log, Observer};
 use ottla_storage::rocks::{RocksEngine, RocksOptions};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ use crate::handlers::producer_ids::ProducerIds;
 use crate::metadata_log::MetadataLog;
 use crate::metrics::{BrokerState, Detail, EngineSource, Metrics, PartitionFacts, PartitionSource};
 use crate::partitions::Partitions;
+use crate::rate_limit::RateLimit;
 use crate::router::Listener;
 use crate::server::Connections;
 
@@ -50,6 +53,10 @@ const DECOMPRESSIONS: usize = 2;
 
 /// How long connections may take to finish what they began, once asked to stop.
 const DRAIN: Duration = Duration::from_millis(1_000);
+
+/// Connections that may wait to be accepted. After a restart all clients come at once, and one for whom there is
+/// no room tries again only after a second.
+const BACKLOG: u32 = 1024;
 
 /// Producers are looked through for expired ones this often (Kafka's `producer.id.expiration.check.interval.ms`).
 const PRODUCER_EXPIRY_CHECK: Duration = Duration::from_secs(600);
@@ -67,7 +74,7 @@ pub enum StartError {
         /// The property that names it.
         key: &'static str,
         /// The system's answer.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The data directory cannot be used.
     #[error(transparent)]
@@ -99,6 +106,8 @@ pub struct Broker {
     pub log: Log,
     /// All metrics.
     pub metrics: Metrics,
+    /// Which lines about repeating failures of requests may be logged.
+    pub log_lines: RateLimit,
     /// Incremental fetch sessions.
     pub fetch_sessions: FetchSessions,
     /// Producer ids to give out.
@@ -235,7 +244,7 @@ pub struct Running {
     pub listeners: Vec<(Arc<Listener>, SocketAddr)>,
     /// Where `/metrics` is, if it is anywhere.
     pub metrics_address: Option<SocketAddr>,
-    /// Cancelled when storage can no longer be trusted and the process has to end.
+    /// Cancelled when storage can no longer be trusted, or a coordinator is gone, and the process has to end.
     pub storage_lost: CancellationToken,
     health: Arc<Health>,
     directory: DataDirectory,
@@ -249,13 +258,30 @@ pub struct Running {
 async fn listen(host: &str, port: u16, key: &'static str) -> Result<TcpListener, StartError> {
     // An empty host means every interface, as in Kafka.
     let host = if host.is_empty() { "0.0.0.0" } else { host };
-    TcpListener::bind((host, port))
-        .await
-        .map_err(|source| StartError::Listen {
-            address: format!("{host}:{port}"),
-            key,
-            source,
-        })
+    bind(host, port).await.map_err(|source| StartError::Listen {
+        address: format!("{host}:{port}"),
+        key,
+        source,
+    })
+}
+
+/// `TcpListener::bind` with room for `BACKLOG` connections that nobody accepted yet.
+async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in lookup_host((host, port)).await? {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        let bound = socket.bind(address);
+        match bound.and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// Starts a broker: ports first, so that nothing on disk changes when one is in use; then the data directory,
@@ -320,6 +346,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         storage_lost: storage_lost.clone(),
     };
     let log = open_log(&config, &directory, env, watcher)?;
+    directory.begin()?;
     let partitions = Arc::new(Partitions::default());
     let stop_machines = CancellationToken::new();
     let (metadata, machine) = metadata_log::start(
@@ -352,6 +379,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         partitions,
         log,
         metrics,
+        log_lines: RateLimit::new(),
         producer_ids: ProducerIds::default(),
         decompressions: Arc::new(Semaphore::new(DECOMPRESSIONS)),
         broker_epoch: AtomicI64::new(-1),
@@ -382,6 +410,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         ));
     }
     tasks.spawn(expire_producers(broker.clone(), stop.clone()));
+    let machine = supervise(machine, broker.metrics.clone(), storage_lost.clone());
     health.state.store(Health::RUNNING, Ordering::Release);
     broker.metrics.broker_state(BrokerState::Running);
     Ok(Running {
@@ -393,7 +422,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         directory,
         tasks,
         stop,
-        machines: vec![machine],
+        machines: vec![tokio::spawn(machine)],
         stop_machines,
         _scrape: scrape,
     })
@@ -452,6 +481,17 @@ async fn register(broker: &Broker, unclean: bool) -> Result<(), StartError> {
     }
 }
 
+/// A machine that panics ends the process: nothing it answers for could be changed any more.
+async fn supervise(machine: JoinHandle<()>, metrics: Metrics, lost: CancellationToken) {
+    if let Err(error) = machine.await
+        && error.is_panic()
+    {
+        metrics.panicked();
+        tracing::error!(%error, "a coordinator's task panicked");
+        lost.cancel();
+    }
+}
+
 async fn expire_producers(broker: Arc<Broker>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -487,9 +527,8 @@ impl Running {
         }
         self.stop_machines.cancel();
         for machine in self.machines {
-            if machine.await.is_err() {
-                tracing::error!("a coordinator's task panicked");
-            }
+            // How it ended was told by `supervise`.
+            let _ = machine.await;
         }
         self.broker.log.close().await.map_err(StartError::Close)?;
         Ok(self.directory.close()?)

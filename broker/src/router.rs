@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, FetchRequest, ProduceRequest,
@@ -21,6 +21,7 @@ use ottla_protocol::error_code::ErrorCode;
 use ottla_protocol::{fetch_response, guard, header};
 
 use crate::Broker;
+use crate::error_counts::ErrorCounts;
 use crate::handlers::{configs, fetch, metadata, offsets, produce, producer_ids, topics};
 use crate::metrics::Elapsed;
 
@@ -92,6 +93,8 @@ pub struct FetchAnswer {
     pub response: kafka_protocol::messages::FetchResponse,
     /// The batches of each partition, in the response's order.
     pub records: Vec<Vec<Bytes>>,
+    /// How long it waited for data.
+    pub waited: Duration,
 }
 
 /// A request on its way to its handler.
@@ -101,7 +104,38 @@ struct Call {
     body: Bytes,
 }
 
-type Run = Box<dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync>;
+/// A reply, with what the metrics are told of it.
+struct Told {
+    reply: Reply,
+    /// The answer's first error code; the others are counted already.
+    error_code: i16,
+    /// Of the handler's time, what it only waited.
+    waited: Duration,
+}
+
+impl Told {
+    fn new(reply: Reply, error_code: i16) -> Self {
+        Self {
+            reply,
+            error_code,
+            waited: Duration::ZERO,
+        }
+    }
+}
+
+/// `Answer`, with what the metrics are told.
+enum Ran {
+    Now(Told),
+    Later(BoxFuture<'static, Told>),
+}
+
+impl Ran {
+    fn close(cause: &'static str) -> Self {
+        Self::Now(Told::new(Reply::Close(cause), 0))
+    }
+}
+
+type Run = Box<dyn Fn(Call) -> BoxFuture<'static, Ran> + Send + Sync>;
 
 /// A row of the table.
 pub struct Route {
@@ -166,6 +200,16 @@ fn encode<R: Encodable + HeaderVersion>(response: &R, correlation_id: i32, versi
     finish(frame)
 }
 
+/// Counts all error codes of a response but the first, which is given back.
+fn count_errors(broker: &Broker, key: i16, response: &impl ErrorCounts) -> i16 {
+    let mut first = None;
+    response.error_codes(&mut |code| match first {
+        None => first = Some(code),
+        Some(_) => broker.metrics.api(key).error(code, 1),
+    });
+    first.unwrap_or(ErrorCode::None.code())
+}
+
 fn finish(mut frame: BytesMut) -> Reply {
     let Ok(size) = i32::try_from(frame.len() - 4) else {
         return Reply::Close("response_too_large");
@@ -177,7 +221,7 @@ fn finish(mut frame: BytesMut) -> Reply {
 fn route<const MIN: i16, const MAX: i16, Q, H, F>(name: &'static str, handler: H) -> Route
 where
     Q: Request + Send + 'static,
-    Q::Response: Send,
+    Q::Response: ErrorCounts + Send,
     H: Fn(Ctx, Q) -> F + Copy + Send + Sync + 'static,
     F: Future<Output = Q::Response> + Send + 'static,
 {
@@ -187,11 +231,14 @@ where
             Box::pin(async move {
                 let request = match decode::<Q>(&mut call) {
                     Ok(request) => request,
-                    Err(cause) => return Answer::Now(Reply::Close(cause)),
+                    Err(cause) => return Ran::close(cause),
                 };
                 let version = call.ctx.api_version;
+                let broker = call.ctx.broker.clone();
                 let response = handler(call.ctx, request).await;
-                Answer::Now(encode(&response, call.correlation_id, version))
+                let error_code = count_errors(&broker, Q::KEY, &response);
+                let reply = encode(&response, call.correlation_id, version);
+                Ran::Now(Told::new(reply, error_code))
             })
         }),
     )
@@ -200,7 +247,7 @@ where
 fn route_deferred<const MIN: i16, const MAX: i16, Q, H, F>(name: &'static str, handler: H) -> Route
 where
     Q: Request + Send + 'static,
-    Q::Response: Send + 'static,
+    Q::Response: ErrorCounts + Send + 'static,
     H: Fn(Ctx, Q) -> F + Copy + Send + Sync + 'static,
     F: Future<Output = Deferred<Q::Response>> + Send + 'static,
 {
@@ -210,20 +257,22 @@ where
             Box::pin(async move {
                 let request = match decode::<Q>(&mut call) {
                     Ok(request) => request,
-                    Err(cause) => return Answer::Now(Reply::Close(cause)),
+                    Err(cause) => return Ran::close(cause),
                 };
                 let version = call.ctx.api_version;
                 let correlation_id = call.correlation_id;
                 // The frame is no longer needed whole; what the request kept of it stays alive by itself.
                 drop(call.body);
+                let broker = call.ctx.broker.clone();
                 let deferred = handler(call.ctx, request).await;
-                Answer::Later(Box::pin(async move {
+                Ran::Later(Box::pin(async move {
                     match deferred.answer.await {
                         DeferredAnswer::Response(response) => {
-                            encode(&response, correlation_id, version)
+                            let error_code = count_errors(&broker, Q::KEY, &response);
+                            Told::new(encode(&response, correlation_id, version), error_code)
                         }
-                        DeferredAnswer::Nothing => Reply::Nothing,
-                        DeferredAnswer::Close(cause) => Reply::Close(cause),
+                        DeferredAnswer::Nothing => Told::new(Reply::Nothing, 0),
+                        DeferredAnswer::Close(cause) => Told::new(Reply::Close(cause), 0),
                     }
                 }))
             })
@@ -242,25 +291,31 @@ where
             Box::pin(async move {
                 let request = match decode::<FetchRequest>(&mut call) {
                     Ok(request) => request,
-                    Err(cause) => return Answer::Now(Reply::Close(cause)),
+                    Err(cause) => return Ran::close(cause),
                 };
                 let version = call.ctx.api_version;
                 let correlation_id = call.correlation_id;
                 // A fetch may wait long, and the frame may be much larger than what the request kept of it.
                 drop(call.body);
+                let broker = call.ctx.broker.clone();
                 let answer = handler(call.ctx, request).await;
+                let error_code = count_errors(&broker, FetchRequest::KEY, &answer.response);
                 let encoded = fetch_response::encode(
                     correlation_id,
                     &answer.response,
                     &answer.records,
                     version,
                 );
-                Answer::Now(match encoded {
+                let reply = match encoded {
                     Ok(pieces) => Reply::Frame(pieces),
                     Err(error) => {
                         tracing::error!(%error, version, "fetch response cannot be encoded");
                         Reply::Close("unencodable_response")
                     }
+                };
+                Ran::Now(Told {
+                    waited: answer.waited,
+                    ..Told::new(reply, error_code)
                 })
             })
         }),
@@ -410,45 +465,33 @@ pub async fn handle(origin: Origin, frame: Bytes) -> Answer {
         listener: origin.listener,
         peer: origin.peer,
     };
-    let answer = (route.run)(Call {
+    let ran = (route.run)(Call {
         ctx,
         correlation_id,
         body,
     })
     .await;
-    let local = broker.env.monotonic().saturating_sub(began);
-    match answer {
-        Answer::Now(reply) => {
-            record(&broker, route, version, request_bytes, began, local);
-            Answer::Now(reply)
+    let handled = broker.env.monotonic().saturating_sub(began);
+    let record = move |told: Told| {
+        // A request that ends its connection is counted by its cause.
+        if !matches!(told.reply, Reply::Close(_)) {
+            let total = broker.env.monotonic().saturating_sub(began);
+            let local = handled.saturating_sub(told.waited);
+            let elapsed = Elapsed {
+                local,
+                remote: total.saturating_sub(local),
+                total,
+                ..Elapsed::default()
+            };
+            let api = broker.metrics.api(route.key);
+            api.record(version, told.error_code, request_bytes, &elapsed);
         }
-        Answer::Later(later) => Answer::Later(Box::pin(async move {
-            let reply = later.await;
-            record(&broker, route, version, request_bytes, began, local);
-            reply
-        })),
-    }
-}
-
-fn record(
-    broker: &Broker,
-    route: &Route,
-    version: i16,
-    request_bytes: usize,
-    began: Duration,
-    local: Duration,
-) {
-    let total = broker.env.monotonic().saturating_sub(began);
-    let elapsed = Elapsed {
-        local,
-        remote: total.saturating_sub(local),
-        total,
-        ..Elapsed::default()
+        told.reply
     };
-    broker
-        .metrics
-        .api(route.key)
-        .record(version, ErrorCode::None.code(), request_bytes, &elapsed);
+    match ran {
+        Ran::Now(told) => Answer::Now(record(told)),
+        Ran::Later(later) => Answer::Later(later.map(record).boxed()),
+    }
 }
 
 /// The client id for logs and metrics: lossy text of at most 1 KiB.

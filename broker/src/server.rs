@@ -166,6 +166,10 @@ async fn one(stream: TcpStream, origin: Origin, counted: Counted, stop: Cancella
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot switch off delayed sending");
     }
+    // Otherwise a peer that vanished without a word is never noticed while its fetch is parked.
+    if let Err(error) = socket2::SockRef::from(&stream).set_keepalive(true) {
+        tracing::debug!(%peer, %error, "cannot watch for a vanished peer");
+    }
     let limits = FrameLimits::new(broker.config.socket_request_max_bytes);
     let idle = broker
         .config

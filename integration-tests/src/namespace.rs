@@ -52,7 +52,10 @@ impl SmallDisk {
     /// The disk as processes outside of the namespace reach it.
     pub fn path(&self) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        let inside = self.folder.strip_prefix("/").expect("canonical paths are absolute");
+        let inside = self
+            .folder
+            .strip_prefix("/")
+            .expect("canonical paths are absolute");
         root.join(inside)
     }
 }
@@ -79,7 +82,10 @@ mod tests {
         let lines = output.lines();
         assert!(lines[0].contains("127.0.0.1/8"), "{output:?}");
         // The script's bash and pgrep's own pipe, no more.
-        assert!(lines[1].parse::<u32>().is_ok_and(|count| count <= 2), "{output:?}");
+        assert!(
+            lines[1].parse::<u32>().is_ok_and(|count| count <= 2),
+            "{output:?}"
+        );
         assert_eq!(output.status.code(), Some(7));
     }
 
@@ -91,6 +97,9 @@ mod tests {
         let error = std::fs::write(&file, vec![1; 2 << 20]).expect_err("2 MiB on a disk of 1");
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
         std::fs::write(&file, b"fits").expect("room after the file was cut");
-        assert!(!folder.path().join("file").exists(), "seen in the namespace only");
+        assert!(
+            !folder.path().join("file").exists(),
+            "seen in the namespace only"
+        );
     }
 }

@@ -170,10 +170,6 @@ impl DataDirectory {
                 identity
             }
         };
-        if clean {
-            fs::remove_file(&marker).map_err(io("cannot remove", &marker))?;
-            sync_folder(path)?;
-        }
         Ok(Self {
             path: path.to_owned(),
             identity,
@@ -195,6 +191,20 @@ impl DataDirectory {
     /// Whether the last run ended without closing the log: killed, crashed or power cut.
     pub fn was_unclean(&self) -> bool {
         self.unclean
+    }
+
+    /// Takes the mark of a clean stop away: from here on the log is written to. Called once both databases are
+    /// open, so that a start that they refuse changes nothing.
+    ///
+    /// # Errors
+    /// When the mark cannot be removed: a crash would go unnoticed then.
+    pub fn begin(&self) -> Result<(), OpenError> {
+        let marker = self.path.join(CLEAN_SHUTDOWN_FILE);
+        match fs::remove_file(&marker) {
+            Ok(()) => sync_folder(&self.path),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io("cannot remove", &marker)(error)),
+        }
     }
 
     /// Marks a clean stop; the last thing a broker writes.
@@ -266,6 +276,7 @@ mod tests {
         let path = dir.path().join("data");
         let opened = DataDirectory::open(&path, Some(1), fresh).expect("opens");
         assert!(!opened.was_unclean(), "a new directory has nothing to lose");
+        opened.begin().expect("begins");
         drop(opened);
         let opened = DataDirectory::open(&path, None, || panic!("made once")).expect("opens");
         assert!(opened.was_unclean());
@@ -273,6 +284,13 @@ mod tests {
         opened.close().expect("closes");
         let opened = DataDirectory::open(&path, None, fresh).expect("opens");
         assert!(!opened.was_unclean());
+        drop(opened);
+        let opened = DataDirectory::open(&path, None, fresh).expect("opens");
+        assert!(!opened.was_unclean(), "the databases were never opened in between");
+        opened.begin().expect("begins");
+        drop(opened);
+        let opened = DataDirectory::open(&path, None, fresh).expect("opens");
+        assert!(opened.was_unclean());
     }
 
     #[test]

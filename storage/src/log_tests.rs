@@ -19,7 +19,7 @@ use crate::memory::MemoryEngine;
 use crate::partition::{Appended, LogConfig, Offsets};
 use crate::waiters::{Acks, Watch};
 
-struct TestClock(AtomicI64);
+pub(crate) struct TestClock(pub(crate) AtomicI64);
 
 impl Clock for TestClock {
     fn now_ms(&self) -> i64 {
@@ -31,18 +31,18 @@ impl Clock for TestClock {
     }
 }
 
-struct Bench {
-    engine: Arc<MemoryEngine>,
-    log: Log,
-    partition: Arc<Partition>,
+pub(crate) struct Bench {
+    pub(crate) engine: Arc<MemoryEngine>,
+    pub(crate) log: Log,
+    pub(crate) partition: Arc<Partition>,
 }
 
-const ID: PartitionId = PartitionId {
+pub(crate) const ID: PartitionId = PartitionId {
     topic_id: Uuid::from_u128(99),
     partition: 0,
 };
 
-fn block<F: Future>(future: F) -> F::Output {
+pub(crate) fn block<F: Future>(future: F) -> F::Output {
     // Nothing here needs a reactor: waiting for the log's threads is enough.
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
@@ -62,7 +62,7 @@ fn block<F: Future>(future: F) -> F::Output {
 }
 
 impl Bench {
-    fn on(engine: Arc<MemoryEngine>) -> Self {
+    pub(crate) fn on(engine: Arc<MemoryEngine>) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(1_000)));
         let log = Log::open(engine.clone(), 1, clock, Arc::new(NoObserver)).expect("opens");
         let partition = block(log.create(vec![ID])).expect("creates")[0].clone();
@@ -73,22 +73,22 @@ impl Bench {
         }
     }
 
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::on(Arc::new(MemoryEngine::new()))
     }
 
     /// A kill -9: the log is opened anew on what was written.
-    fn killed(self) -> Self {
+    pub(crate) fn killed(self) -> Self {
         Self::on(self.engine)
     }
 
     /// A power cut: the log is opened anew on what was synced.
-    fn power_cut(self) -> Self {
+    pub(crate) fn power_cut(self) -> Self {
         self.engine.power_cut();
         Self::on(self.engine)
     }
 
-    fn submit(&self, bytes: Bytes, acks: Acks) -> AppendAnswers {
+    pub(crate) fn submit(&self, bytes: Bytes, acks: Acks) -> AppendAnswers {
         let header = BatchHeader::parse(&bytes).expect("a batch");
         let entry = AppendEntry {
             partition: self.partition.clone(),
@@ -99,17 +99,17 @@ impl Bench {
         block(self.log.append(vec![entry], acks)).expect("the log is open")
     }
 
-    fn append(&self, bytes: Bytes) -> Result<Appended, StorageError> {
+    pub(crate) fn append(&self, bytes: Bytes) -> Result<Appended, StorageError> {
         block(self.submit(bytes, Acks::All))
             .expect("answered")
             .remove(0)
     }
 
-    fn appended(&self, bytes: Bytes) -> i64 {
+    pub(crate) fn appended(&self, bytes: Bytes) -> i64 {
         self.append(bytes).expect("appended").base_offset
     }
 
-    fn read(&self, from: i64) -> Result<Vec<i64>, StorageError> {
+    pub(crate) fn read(&self, from: i64) -> Result<Vec<i64>, StorageError> {
         let limit = ReadLimit::HighWatermark;
         let read = self
             .log
@@ -121,11 +121,11 @@ impl Bench {
             .collect())
     }
 
-    fn offsets(&self) -> Offsets {
+    pub(crate) fn offsets(&self) -> Offsets {
         self.partition.offsets()
     }
 
-    fn relaxed(&self, flush_messages: i64) {
+    pub(crate) fn relaxed(&self, flush_messages: i64) {
         self.partition.set_config(LogConfig {
             flush_messages,
             ..LogConfig::default()
@@ -133,11 +133,11 @@ impl Bench {
     }
 }
 
-fn plain(count: usize) -> Bytes {
+pub(crate) fn plain(count: usize) -> Bytes {
     timed(&vec![1_000; count])
 }
 
-fn timed(timestamps: &[i64]) -> Bytes {
+pub(crate) fn timed(timestamps: &[i64]) -> Bytes {
     let mut builder = BatchBuilder::new(timestamps[0]);
     for timestamp in timestamps {
         builder = builder.record(*timestamp, Some(b"k"), Some(b"v"), &[]);
@@ -145,7 +145,7 @@ fn timed(timestamps: &[i64]) -> Bytes {
     builder.build()
 }
 
-fn sequenced(producer_id: i64, epoch: i16, sequence: i32, count: usize) -> Bytes {
+pub(crate) fn sequenced(producer_id: i64, epoch: i16, sequence: i32, count: usize) -> Bytes {
     let mut builder = BatchBuilder::new(1_000).producer(producer_id, epoch, sequence);
     for _ in 0..count {
         builder = builder.record(1_000, None, Some(b"v"), &[]);

@@ -3,7 +3,7 @@
 //!
 //! Invariant: `live` is what reads see; `durable` plus the `unsynced` writes in order is equal to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -18,7 +18,10 @@ type Map = BTreeMap<(Family, Vec<u8>), Bytes>;
 struct State {
     live: Map,
     durable: Map,
-    unsynced: Vec<WriteOps>,
+    unsynced: VecDeque<WriteOps>,
+    /// How many writes are durable; with `unsynced` it numbers every write.
+    synced_writes: u64,
+    power_cuts: u64,
     fail_writes: Option<EngineError>,
     fail_syncs: Option<EngineError>,
     syncs_held: bool,
@@ -43,11 +46,12 @@ impl MemoryEngine {
         self.state.lock().expect("no panic while the lock is held")
     }
 
-    /// A power cut: everything not synced is gone. Injected faults end.
+    /// A power cut: everything not synced is gone, and a sync on its way fails. Injected faults end.
     pub fn power_cut(&self) {
         let mut state = self.lock();
         state.live = state.durable.clone();
         state.unsynced.clear();
+        state.power_cuts += 1;
         state.fail_writes = None;
         state.fail_syncs = None;
         state.syncs_held = false;
@@ -78,6 +82,16 @@ impl MemoryEngine {
     /// How many writes succeeded.
     pub fn writes(&self) -> u64 {
         self.lock().writes
+    }
+
+    /// What a power cut would leave under one key.
+    pub fn durable(&self, family: Family, key: &[u8]) -> Option<Bytes> {
+        self.lock().durable.get(&(family, key.to_vec())).cloned()
+    }
+
+    /// The greatest key in `from..to`, with its value, that a power cut would leave.
+    pub fn durable_last(&self, family: Family, from: &[u8], to: &[u8]) -> Option<(Vec<u8>, Bytes)> {
+        last_in(&self.lock().durable, family, from, to)
     }
 
     /// All keys and values of a family, for comparisons in tests.
@@ -114,6 +128,15 @@ fn apply(map: &mut Map, ops: &WriteOps) {
     }
 }
 
+fn last_in(map: &Map, family: Family, from: &[u8], to: &[u8]) -> Option<(Vec<u8>, Bytes)> {
+    if from >= to {
+        return None;
+    }
+    map.range((family, from.to_vec())..(family, to.to_vec()))
+        .next_back()
+        .map(|((_, key), value)| (key.clone(), value.clone()))
+}
+
 impl Engine for MemoryEngine {
     fn write(&self, ops: &WriteOps) -> Result<(), EngineError> {
         let mut state = self.lock();
@@ -121,28 +144,35 @@ impl Engine for MemoryEngine {
             return Err(error.clone());
         }
         apply(&mut state.live, ops);
-        state.unsynced.push(ops.clone());
+        state.unsynced.push_back(ops.clone());
         state.writes += 1;
         Ok(())
     }
 
     fn sync(&self) -> Result<(), EngineError> {
         let mut state = self.lock();
-        let covered: Vec<WriteOps> = state.unsynced.clone();
+        let covered = state.synced_writes + state.unsynced.len() as u64;
+        let power_cuts = state.power_cuts;
         while state.syncs_held {
             state = self
                 .released
                 .wait(state)
                 .expect("no panic while the lock is held");
         }
+        if state.power_cuts != power_cuts {
+            return Err(EngineError::Io("power cut".to_owned()));
+        }
         if let Some(error) = &state.fail_syncs {
             return Err(error.clone());
         }
-        // A power cut while the sync was held has emptied the list: then nothing becomes durable.
-        let covered_now = covered.len().min(state.unsynced.len());
-        let synced: Vec<WriteOps> = state.unsynced.drain(..covered_now).collect();
-        for ops in &synced {
-            apply(&mut state.durable, ops);
+        // Another sync may have covered some of it meanwhile.
+        while state.synced_writes < covered {
+            let ops = state.unsynced.pop_front();
+            apply(
+                &mut state.durable,
+                &ops.expect("every write not synced is listed"),
+            );
+            state.synced_writes += 1;
         }
         state.syncs += 1;
         Ok(())
@@ -197,15 +227,7 @@ impl Engine for MemoryEngine {
         from: &[u8],
         to: &[u8],
     ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
-        if from >= to {
-            return Ok(None);
-        }
-        Ok(self
-            .lock()
-            .live
-            .range((family, from.to_vec())..(family, to.to_vec()))
-            .next_back()
-            .map(|((_, key), value)| (key.clone(), value.clone())))
+        Ok(last_in(&self.lock().live, family, from, to))
     }
 
     fn properties(&self) -> Vec<(&'static str, u64)> {

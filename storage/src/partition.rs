@@ -18,14 +18,16 @@ use crate::error::StorageError;
 use crate::keys::{self, Handle};
 use crate::producers::{AbortedTransaction, Producers, Sequenced};
 
+// The three intervals are small in unit tests, so that a few small batches cross them.
+
 /// A time index entry is written when the maximum grew and this many bytes came since the last one.
-const TIME_INDEX_INTERVAL_BYTES: usize = 64 << 10;
+const TIME_INDEX_INTERVAL_BYTES: usize = if cfg!(test) { 512 } else { 64 << 10 };
 
 /// A producer snapshot is written after this many bytes of log, so that recovery reads no more than that...
-const SNAPSHOT_INTERVAL_BYTES: usize = 4 << 20;
+const SNAPSHOT_INTERVAL_BYTES: usize = if cfg!(test) { 2 << 10 } else { 4 << 20 };
 
 /// ...or after this many times its own size, whichever is more.
-const SNAPSHOT_SHARE: usize = 16;
+const SNAPSHOT_SHARE: usize = if cfg!(test) { 1 } else { 16 };
 
 /// A producer's share of a snapshot: key and value with five batches.
 const SNAPSHOT_BYTES_EACH: usize = 165;

@@ -19,13 +19,15 @@ use kafka_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
 use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
-use kafka_protocol::protocol::{Request, StrBytes};
+use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error_code::ErrorCode;
+use ottla_storage::error::StorageError;
 use ottla_storage::log::{Log, Partition, Read, ReadLimit};
 use ottla_storage::partition::Offsets;
 use ottla_storage::waiters::Watch;
 
-use super::fetch_session::{Asked, TopicKey, Wanted};
+use super::apart;
+use super::fetch_session::{Asked, Plan, TopicKey, Wanted};
 use crate::error::storage_error;
 use crate::partitions::LocalTopic;
 use crate::router::{Ctx, FetchAnswer};
@@ -41,6 +43,8 @@ struct Outcome {
     data: PartitionData,
     records: Vec<Bytes>,
     bytes: usize,
+    /// What is wrong with the log.
+    failure: Option<StorageError>,
 }
 
 /// Handles Fetch.
@@ -61,7 +65,10 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
     let min_bytes = usize::try_from(request.min_bytes)
         .unwrap_or(0)
         .min(max_bytes.unwrap_or(0));
-    let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    // Kafka closes a connection that waits longer than it may idle; an answer without data costs the client less.
+    let longest_wait = ctx.broker.config.connections_max_idle_ms;
+    let max_wait = u64::try_from(request.max_wait_ms).unwrap_or(0);
+    let max_wait = Duration::from_millis(max_wait.min(longest_wait.unwrap_or(u64::MAX)));
     let asked = understand(&ctx, request);
     let env = ctx.broker.env;
     let planned = ctx
@@ -73,6 +80,7 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
         Err(code) => return failed(code),
     };
     let deadline = env.monotonic() + max_wait;
+    let mut waited = Duration::ZERO;
     let outcomes = loop {
         let targets = look_up(&ctx, &plan.partitions, from_replica);
         // Watched before they are read, so that nothing can slip in between.
@@ -92,27 +100,27 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
         let news = outcomes
             .iter()
             .any(|outcome| outcome.data.error_code != 0 || outcome.data.diverging_epoch.epoch >= 0);
-        let left = deadline.saturating_sub(env.monotonic());
+        let now = env.monotonic();
+        let left = deadline.saturating_sub(now);
         if ready || news || bytes >= min_bytes || left.is_zero() {
             break outcomes;
         }
         // Either something moved or the time is over; both times everything is read anew, so nothing is kept.
         drop(outcomes);
         let _ = tokio::time::timeout(left, watch.fired()).await;
+        waited += env.monotonic().saturating_sub(now);
     };
-    answer(
-        &ctx,
-        plan.session_id,
-        plan.incremental,
-        &plan.partitions,
-        outcomes,
-    )
+    FetchAnswer {
+        waited,
+        ..answer(&ctx, &plan, outcomes)
+    }
 }
 
 fn failed(code: ErrorCode) -> FetchAnswer {
     FetchAnswer {
         response: FetchResponse::default().with_error_code(code.code()),
         records: Vec::new(),
+        waited: Duration::ZERO,
     }
 }
 
@@ -236,13 +244,9 @@ async fn read_all(
     }
     let log = ctx.broker.log.clone();
     let count = targets.len();
-    let read =
-        tokio::task::spawn_blocking(move || read_in_turn(&log, &targets, limit, max_bytes)).await;
-    read.unwrap_or_else(|_| {
-        (0..count)
-            .map(|_| refused(0, ErrorCode::UnknownServerError))
-            .collect()
-    })
+    apart(move || read_in_turn(&log, &targets, limit, max_bytes))
+        .await
+        .unwrap_or_else(|code| (0..count).map(|_| refused(0, code)).collect())
 }
 
 fn read_in_turn(
@@ -261,7 +265,14 @@ fn read_in_turn(
                 Ok((_, partition)) => partition,
                 Err(code) => return refused(wanted.partition, *code),
             };
-            let outcome = read_one(log, partition, wanted, limit, left, !any && max_bytes.is_some());
+            let outcome = read_one(
+                log,
+                partition,
+                wanted,
+                limit,
+                left,
+                !any && max_bytes.is_some(),
+            );
             left = left.saturating_sub(outcome.bytes);
             any |= outcome.bytes > 0;
             outcome
@@ -294,6 +305,7 @@ fn read_one(
                 data,
                 records: Vec::new(),
                 bytes: 0,
+                failure: None,
             };
         }
     }
@@ -313,10 +325,10 @@ fn read_one(
             let code = storage_error(&error);
             // Out of range, or deleted since it was looked up: nothing is wrong here.
             let expected = [ErrorCode::OffsetOutOfRange, ErrorCode::NotLeaderOrFollower];
-            if !expected.contains(&code) {
-                tracing::error!(%error, handle = partition.handle().0, "fetch failed");
-            }
-            return refused(wanted.partition, code);
+            return Outcome {
+                failure: (!expected.contains(&code)).then_some(error),
+                ..refused(wanted.partition, code)
+            };
         }
     };
     set_offsets(&mut data, &partition.offsets());
@@ -334,6 +346,7 @@ fn read_one(
         data,
         records: batches,
         bytes,
+        failure: None,
     }
 }
 
@@ -354,22 +367,17 @@ fn refused(index: i32, code: ErrorCode) -> Outcome {
         data,
         records: Vec::new(),
         bytes: 0,
+        failure: None,
     }
 }
 
 /// Puts the answer together; an incremental one leaves out partitions without news.
-fn answer(
-    ctx: &Ctx,
-    session_id: i32,
-    incremental: bool,
-    wanted: &[Wanted],
-    outcomes: Vec<Outcome>,
-) -> FetchAnswer {
+fn answer(ctx: &Ctx, plan: &Plan, outcomes: Vec<Outcome>) -> FetchAnswer {
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let mut last: Option<&TopicKey> = None;
     let mut records = Vec::new();
     let mut told = Vec::new();
-    for (wanted, mut outcome) in wanted.iter().zip(outcomes) {
+    for (wanted, mut outcome) in plan.partitions.iter().zip(outcomes) {
         outcome.data.partition_index = wanted.partition;
         count(ctx, wanted, &outcome);
         let data = &outcome.data;
@@ -378,7 +386,7 @@ fn answer(
             || data.diverging_epoch.epoch >= 0
             || wanted.told_high_watermark != Some(data.high_watermark)
             || wanted.told_log_start != data.log_start_offset;
-        if incremental && !news {
+        if plan.incremental && !news {
             continue;
         }
         // An error tells a high watermark of -1, so that its end is news.
@@ -410,12 +418,13 @@ fn answer(
             records.push(outcome.records);
         }
     }
-    ctx.broker.fetch_sessions.told(session_id, &told);
+    ctx.broker.fetch_sessions.told(plan.session_id, &told);
     FetchAnswer {
         response: FetchResponse::default()
-            .with_session_id(session_id)
+            .with_session_id(plan.session_id)
             .with_responses(topics),
         records,
+        waited: Duration::ZERO,
     }
 }
 
@@ -427,10 +436,13 @@ fn count(ctx: &Ctx, wanted: &Wanted, outcome: &Outcome) {
     let Some(local) = local else { return };
     let metrics = ctx.broker.metrics.topic(&local.name);
     metrics.fetch_request();
-    if outcome.data.error_code != 0 {
-        let api = ctx.broker.metrics.api(FetchRequest::KEY);
-        api.error(outcome.data.error_code, 1);
+    if let Some(error) = &outcome.failure {
         metrics.fetch_failed();
+        let log = &ctx.broker.log_lines;
+        if let Some(more) = log.admit("fetch_failed", ctx.broker.env.now_ms()) {
+            let (topic, partition) = (&*local.name, wanted.partition);
+            tracing::error!(%error, topic, partition, more, "fetch failed");
+        }
     } else if outcome.bytes > 0 {
         metrics.fetched(outcome.bytes as u64);
     }

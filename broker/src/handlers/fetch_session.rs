@@ -7,7 +7,8 @@
 //! id n, epoch 0 or -1 the session ends; 0 begins another one
 //! id n, epoch e       an incremental fetch: n unknown -> FETCH_SESSION_ID_NOT_FOUND,
 //!                     e not the expected one -> INVALID_FETCH_SESSION_EPOCH,
-//!                     names instead of ids or the reverse -> FETCH_SESSION_TOPIC_ID_ERROR
+//!                     names instead of ids or the reverse -> FETCH_SESSION_TOPIC_ID_ERROR,
+//!                     no partition left -> the session ends, the answered id is 0
 //! ```
 //!
 //! Invariant: all sessions together remember at most `PARTITIONS_PER_SLOT` partitions for each slot. Kafka bounds
@@ -132,7 +133,7 @@ impl FetchSessions {
     ) -> Result<Plan, ErrorCode> {
         let mut sessions = self.lock();
         let limit = self.slots * PARTITIONS_PER_SLOT;
-        if asked.epoch <= 0 {
+        if matches!(asked.epoch, 0 | -1) {
             if asked.id != 0 {
                 sessions.remove(&asked.id);
             }
@@ -162,6 +163,14 @@ impl FetchSessions {
         session.merge(asked.partitions);
         session.forget(&asked.forgotten);
         let partitions = session.partitions.clone();
+        if partitions.is_empty() {
+            sessions.remove(&asked.id);
+            return Ok(Plan {
+                session_id: 0,
+                partitions,
+                incremental: false,
+            });
+        }
         if grows && partitions_of(&sessions) > limit {
             // Forgotten, so that the client begins anew with a full fetch.
             sessions.remove(&asked.id);
@@ -367,6 +376,11 @@ mod tests {
             sessions.plan(asked(5, 2, vec![]), 0, || 0),
             Err(ErrorCode::InvalidFetchSessionEpoch)
         );
+        assert_eq!(
+            sessions.plan(asked(5, -5, vec![]), 0, || 0),
+            Err(ErrorCode::InvalidFetchSessionEpoch),
+            "only 0 and -1 are no epochs of a session"
+        );
         let by_name = Asked {
             by_id: false,
             ..asked(5, 1, vec![wanted(0, 0)])
@@ -376,6 +390,21 @@ mod tests {
             Err(ErrorCode::FetchSessionTopicIdError)
         );
         sessions.plan(asked(5, -1, vec![]), 0, || 0).expect("ends");
+        assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn a_session_without_partitions_ends() {
+        let sessions = FetchSessions::new(10);
+        sessions
+            .plan(asked(0, 0, vec![wanted(0, 0)]), 0, || 5)
+            .expect("begins");
+        let forget = Asked {
+            forgotten: vec![(TopicKey::Id(Uuid::from_u128(5)), 0)],
+            ..asked(5, 1, vec![])
+        };
+        let plan = sessions.plan(forget, 0, || 0).expect("goes on");
+        assert_eq!((plan.session_id, plan.partitions.len()), (0, 0));
         assert!(sessions.is_empty());
     }
 

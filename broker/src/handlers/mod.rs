@@ -9,3 +9,32 @@ pub mod offsets;
 pub mod produce;
 pub mod producer_ids;
 pub mod topics;
+
+use ottla_protocol::error_code::ErrorCode;
+
+/// Runs `work` off the async workers. A panic in it goes on in the caller, so that it ends the connection and is
+/// counted like any other.
+///
+/// # Errors
+/// The broker stops.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ErrorCode> {
+    let worked = tokio::task::spawn_blocking(work).await;
+    worked.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => ErrorCode::NotLeaderOrFollower,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[should_panic(expected = "on purpose")]
+    async fn a_panic_apart_is_a_panic_here() {
+        let panicked: Result<(), _> = apart(|| panic!("on purpose")).await;
+        unreachable!("{panicked:?}");
+    }
+}

@@ -26,9 +26,12 @@ use kafka_protocol::messages::{
     DeleteRecordsRequest, DeleteRecordsResponse, ListOffsetsRequest, ListOffsetsResponse,
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
+use ottla_coordinator::metadata::topic_name;
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::log::{Partition, ReadLimit, TimestampOffset};
 
+use super::apart;
+use crate::env::kafka_uuid;
 use crate::error::storage_error;
 use crate::router::Ctx;
 
@@ -105,6 +108,16 @@ async fn look_up(
     asked: &ListOffsetsPartition,
     limit: ReadLimit,
 ) -> Result<Option<TimestampOffset>, ErrorCode> {
+    let known_since = match asked.timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        LATEST | EARLIEST | 0.. => 1,
+        _ => i16::MAX,
+    };
+    if ctx.api_version < known_since {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
     let partition = find(ctx, topic, asked.partition_index)?;
     partition
         .check_epoch(asked.current_leader_epoch)
@@ -115,13 +128,6 @@ async fn look_up(
         offset,
         leader_epoch,
     };
-    let known_since = |version: i16| {
-        if ctx.api_version >= version {
-            Ok(())
-        } else {
-            Err(ErrorCode::UnsupportedVersion)
-        }
-    };
     match asked.timestamp {
         LATEST => Ok(Some(at(limit.end(&offsets), offsets.leader_epoch))),
         EARLIEST => Ok(Some(at(
@@ -129,28 +135,22 @@ async fn look_up(
             partition.epoch_of(offsets.log_start),
         ))),
         EARLIEST_LOCAL => {
-            known_since(8)?;
             let start = offsets.local_log_start;
             Ok(Some(at(start, partition.epoch_of(start))))
         }
-        LATEST_TIERED => {
-            known_since(9)?;
-            Ok(None)
-        }
+        LATEST_TIERED => Ok(None),
         MAX_TIMESTAMP => {
-            known_since(7)?;
             blocking(ctx, partition, move |log, partition| {
                 log.max_timestamp(partition, limit)
             })
             .await
         }
-        timestamp if timestamp >= 0 => {
+        timestamp => {
             blocking(ctx, partition, move |log, partition| {
                 log.offset_for_timestamp(partition, timestamp, limit)
             })
             .await
         }
-        _ => Err(ErrorCode::UnsupportedVersion),
     }
 }
 
@@ -165,15 +165,17 @@ async fn blocking<T: Send + 'static>(
     + 'static,
 ) -> Result<T, ErrorCode> {
     let log = ctx.broker.log.clone();
-    let found = tokio::task::spawn_blocking(move || look(&log, &partition)).await;
-    match found {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "offset look-up failed");
-            Err(storage_error(&error))
-        }
-        Err(_) => Err(ErrorCode::UnknownServerError),
-    }
+    let id = partition.id();
+    apart(move || look(&log, &partition))
+        .await?
+        .map_err(|error| {
+            let lines = &ctx.broker.log_lines;
+            if let Some(more) = lines.admit("look_up_failed", ctx.broker.env.now_ms()) {
+                let (topic_id, partition) = (kafka_uuid(&id.topic_id), id.partition);
+                tracing::error!(%error, topic_id, partition, more, "offset look-up failed");
+            }
+            storage_error(&error)
+        })
 }
 
 /// Handles OffsetForLeaderEpoch: where a leader epoch ends, so that clients notice a log that was cut (KIP-320).
@@ -246,6 +248,9 @@ async fn delete_before(ctx: &Ctx, topic: &str, index: i32, offset: i64) -> Resul
     let partition = local
         .partition(index)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if topic_name::is_internal(&local.name) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
     if !local.config.cleanup_policy.delete && local.config.cleanup_policy.compact {
         // A compacted log may not lose the newest value of a key (Kafka's `ReplicaManager`).
         return Err(ErrorCode::PolicyViolation);

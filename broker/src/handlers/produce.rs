@@ -16,14 +16,16 @@ use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
-use kafka_protocol::protocol::{Request, StrBytes};
+use kafka_protocol::protocol::StrBytes;
+use ottla_coordinator::metadata::topic_name;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::error_code::ErrorCode;
 use ottla_protocol::records::{self, ProduceLimits, RecordsError};
-use ottla_storage::log::AppendEntry;
+use ottla_storage::log::{AppendEntry, Partition};
 use ottla_storage::waiters::Acks;
 use uuid::Uuid;
 
+use super::apart;
 use crate::error::storage_error;
 use crate::metrics::TopicMetrics;
 use crate::partitions::LocalTopic;
@@ -32,6 +34,9 @@ use crate::topic_config::MessageTimestampType;
 
 /// Batches from this size on, and all compressed ones, are checked off the async workers.
 const CHECK_APART_BYTES: usize = 256 << 10;
+
+/// The client id that may write to internal topics (Kafka's `AdminUtils.ADMIN_CLIENT_ID`).
+const ADMIN_CLIENT: &str = "__admin_client";
 
 /// The first version in which a zstd batch may come (KIP-110).
 const FIRST_ZSTD_VERSION: i16 = 7;
@@ -96,21 +101,17 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
         for data in topic.partition_data {
             let index = data.index;
             let key = (topic.name.0.clone(), topic.topic_id, index);
-            let checked = match acks {
-                None => Err((ErrorCode::InvalidRequiredAcks, None).into()),
-                Some(_) if twice.contains(&key) => Err((
+            let checked = match find(&ctx, local.as_ref(), index) {
+                Err(refusal) => Err(refusal),
+                Ok(_) if twice.contains(&key) => Err((
                     ErrorCode::InvalidRequest,
                     Some(format!("partition {index} is named twice in one request")),
                 )
                     .into()),
-                Some(_) => {
-                    check(
-                        &ctx,
-                        local.as_ref(),
-                        data,
-                        request.transactional_id.is_some(),
-                    )
-                    .await
+                Ok(_) if acks.is_none() => Err((ErrorCode::InvalidRequiredAcks, None).into()),
+                Ok((local, partition)) => {
+                    let transactional = request.transactional_id.is_some();
+                    check(&ctx, local, partition, data, transactional).await
                 }
             };
             partitions.push(match checked {
@@ -161,7 +162,7 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                         fill(&ctx, &mut outcome.response, results.get(entry.index));
                     }
                     failed |= outcome.response.error_code != 0;
-                    count(&ctx, topic.metrics.as_deref(), outcome);
+                    count(topic.metrics.as_deref(), outcome);
                 }
             }
             if wants_answer {
@@ -177,18 +178,36 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
 }
 
 /// Counts what became of one partition.
-fn count(ctx: &Ctx, metrics: Option<&TopicMetrics>, outcome: &Outcome) {
-    let code = outcome.response.error_code;
-    if code != 0 {
-        ctx.broker.metrics.api(ProduceRequest::KEY).error(code, 1);
-    }
+fn count(metrics: Option<&TopicMetrics>, outcome: &Outcome) {
     let Some(metrics) = metrics else { return };
+    let code = outcome.response.error_code;
     metrics.produce_request();
     match &outcome.entry {
         Some(entry) if code == 0 => metrics.appended(entry.records, entry.bytes),
-        _ if code != 0 => metrics.produce_failed(),
+        _ if is_unexpected(code) => metrics.produce_failed(),
         _ => {}
     }
+}
+
+/// Whether an error counts as a failed produce: not those that a client is expected to meet (Kafka's
+/// `ReplicaManager.appendRecordsToLeader`).
+fn is_unexpected(code: i16) -> bool {
+    let expected = [
+        ErrorCode::None,
+        ErrorCode::UnknownTopicOrPartition,
+        ErrorCode::UnknownTopicId,
+        ErrorCode::InvalidTopicException,
+        ErrorCode::NotLeaderOrFollower,
+        ErrorCode::InvalidRequiredAcks,
+        ErrorCode::InvalidRequest,
+        ErrorCode::MessageTooLarge,
+        ErrorCode::CorruptMessage,
+        ErrorCode::UnsupportedCompressionType,
+        ErrorCode::InvalidProducerIdMapping,
+        ErrorCode::TransactionalIdAuthorizationFailed,
+        ErrorCode::KafkaStorageError,
+    ];
+    expected.iter().all(|expected| expected.code() != code)
 }
 
 /// Partitions that the request names more than once: Kafka keeps the last batch and loses the others silently.
@@ -242,12 +261,12 @@ impl From<RecordsError> for Refusal {
     }
 }
 
-async fn check(
+/// The partition, if clients may write to it.
+fn find<'a>(
     ctx: &Ctx,
-    local: Option<&Arc<LocalTopic>>,
-    data: PartitionProduceData,
-    transactional: bool,
-) -> Result<AppendEntry, Refusal> {
+    local: Option<&'a Arc<LocalTopic>>,
+    index: i32,
+) -> Result<(&'a LocalTopic, &'a Arc<Partition>), Refusal> {
     let unknown = if ctx.api_version >= 13 {
         ErrorCode::UnknownTopicId
     } else {
@@ -255,8 +274,22 @@ async fn check(
     };
     let local = local.ok_or((unknown, None))?;
     let partition = local
-        .partition(data.index)
+        .partition(index)
         .ok_or((ErrorCode::UnknownTopicOrPartition, None))?;
+    if topic_name::is_internal(&local.name) && &*ctx.client_id != ADMIN_CLIENT {
+        let message = format!("cannot append to the internal topic {}", local.name);
+        return Err((ErrorCode::InvalidTopicException, Some(message)).into());
+    }
+    Ok((local, partition))
+}
+
+async fn check(
+    ctx: &Ctx,
+    local: &LocalTopic,
+    partition: &Arc<Partition>,
+    data: PartitionProduceData,
+    transactional: bool,
+) -> Result<AppendEntry, Refusal> {
     let bytes = data
         .records
         .ok_or((ErrorCode::InvalidRecord, Some("no records".to_owned())))?;
@@ -318,14 +351,12 @@ async fn validate(
             None
         };
         let bytes = bytes.clone();
-        let joined = tokio::task::spawn_blocking(move || {
+        let checked = apart(move || {
             let checked = records::validate_produce(&bytes, &limits);
             drop(permit);
             checked
         });
-        joined
-            .await
-            .map_err(|_| (ErrorCode::UnknownServerError, None))?
+        checked.await.map_err(|code| (code, None))?
     } else {
         records::validate_produce(&bytes, &limits)
     };

@@ -28,6 +28,10 @@ pub async fn init_producer_id(ctx: Ctx, request: InitProducerIdRequest) -> InitP
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1)
     };
+    // An id without an epoch, or the reverse (Kafka's `handleInitProducerIdRequest`).
+    if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
+        return refused(ErrorCode::InvalidRequest);
+    }
     if let Some(id) = &request.transactional_id {
         if id.0.is_empty() {
             return refused(ErrorCode::InvalidRequest);

@@ -32,6 +32,7 @@ use ottla_coordinator::metadata::{
 use ottla_protocol::error_code::ErrorCode;
 use uuid::Uuid;
 
+use crate::env::kafka_uuid;
 use crate::error::metadata_error;
 use crate::router::Ctx;
 use crate::topic_config;
@@ -207,7 +208,12 @@ async fn create_topic(
             other => return Err(refusal_of(other)),
         };
     if !validate_only {
-        tracing::info!(topic = name, %id, partitions = num_partitions, "topic created");
+        tracing::info!(
+            topic = name,
+            id = kafka_uuid(&id),
+            partitions = num_partitions,
+            "topic created"
+        );
     }
 
     let mut result = CreatableTopicResult::default();
@@ -406,7 +412,7 @@ async fn propose_deletion(ctx: &Ctx, topic: TopicRef) -> Result<NamedTopic, Refu
         .await?
     {
         Reply::TopicDeleted { id, name } => {
-            tracing::info!(topic = name, %id, "topic deleted");
+            tracing::info!(topic = name, id = kafka_uuid(&id), "topic deleted");
             Ok(NamedTopic {
                 name: Some(name),
                 id,

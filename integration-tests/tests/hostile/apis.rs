@@ -42,9 +42,34 @@ fn fetches(topic: &str) -> Vec<Row> {
         row("C17", "offset -5", of(-5), 1),
         row("C17", "offset 2^62", of(1 << 62), 1),
         row("C17", "offset 2^63-1", of(i64::MAX), 1),
-        row("C19", "isolation level 9", Fetch { isolation_level: 9, ..of(0) }, 42),
-        row("C20", "unknown session", Fetch { session: (12_345, 1), partitions: vec![], ..of(0) }, 70),
-        row("C21", "replica id 5", Fetch { replica_id: 5, ..of(0) }, 6),
+        row(
+            "C19",
+            "isolation level 9",
+            Fetch {
+                isolation_level: 9,
+                ..of(0)
+            },
+            42,
+        ),
+        row(
+            "C20",
+            "unknown session",
+            Fetch {
+                session: (12_345, 1),
+                partitions: vec![],
+                ..of(0)
+            },
+            70,
+        ),
+        row(
+            "C21",
+            "replica id 5",
+            Fetch {
+                replica_id: 5,
+                ..of(0)
+            },
+            6,
+        ),
     ]
 }
 
@@ -81,8 +106,20 @@ fn offsets(topic: &str) -> Vec<Row> {
     };
     let deleted = (DELETE_RECORDS, 0);
     vec![
-        Row::fails("C22", "timestamp -100", list_offsets(topic, -100), (LIST_OFFSETS, 1), &[35]),
-        Row::fails("C23", "current leader epoch 99", leader_epoch, (OFFSET_FOR_LEADER_EPOCH, 2), &[75]),
+        Row::fails(
+            "C22",
+            "timestamp -100",
+            list_offsets(topic, -100),
+            (LIST_OFFSETS, 1),
+            &[35],
+        ),
+        Row::fails(
+            "C23",
+            "current leader epoch 99",
+            leader_epoch,
+            (OFFSET_FOR_LEADER_EPOCH, 2),
+            &[75],
+        ),
         Row::fails("C29", "delete up to 2^62", delete(1 << 62), deleted, &[1]),
         Row::fails("C29", "delete up to -2", delete(-2), deleted, &[1]),
     ]
@@ -97,8 +134,23 @@ fn topics() -> Vec<Row> {
         row("C24", "2^31-1 partitions", &[("c24", i32::MAX, 1, &[])], 44),
         row("C25", "0 partitions", &[("c25", 0, 1, &[])], 37),
         row("C26", "replication factor 3", &[("c26", 1, 3, &[])], 38),
-        row("C27", "a name twice", &[("c27", 1, 1, &[]), ("c27", 1, 1, &[])], 42),
-        row("C28", "a config that is none", &[("c28", 1, 1, &[("no.such.config", "1")])], 40),
-        row("C28", "a config with a bad value", &[("c28", 1, 1, &[("retention.ms", "soon")])], 40),
+        row(
+            "C27",
+            "a name twice",
+            &[("c27", 1, 1, &[]), ("c27", 1, 1, &[])],
+            42,
+        ),
+        row(
+            "C28",
+            "a config that is none",
+            &[("c28", 1, 1, &[("no.such.config", "1")])],
+            40,
+        ),
+        row(
+            "C28",
+            "a config with a bad value",
+            &[("c28", 1, 1, &[("retention.ms", "soon")])],
+            40,
+        ),
     ]
 }

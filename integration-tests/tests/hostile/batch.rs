@@ -137,11 +137,15 @@ impl Record {
 
     pub fn framed(&self) -> Vec<u8> {
         let value_length = i64::try_from(self.value.len()).expect("short");
-        let body = Wire(Self::prelude(self.timestamp_delta, self.offset_delta, value_length))
-            .raw(&self.value)
-            .varint(self.header_count)
-            .raw(&self.headers)
-            .0;
+        let body = Wire(Self::prelude(
+            self.timestamp_delta,
+            self.offset_delta,
+            value_length,
+        ))
+        .raw(&self.value)
+        .varint(self.header_count)
+        .raw(&self.headers)
+        .0;
         let length = i64::try_from(body.len()).expect("short");
         Wire::new()
             .varint(self.length.unwrap_or(length))

@@ -35,8 +35,20 @@ pub fn all(timestamp: i64) -> Vec<Bomb> {
         bomb("zstd, one record", ZSTD, 1, zstd(one_record(), 21), 2 << 20),
         bomb("gzip, one record", GZIP, 1, gzip(one_record()), 64 << 10),
         bomb("lz4, one record", LZ4, 1, lz4(one_record()), 4 << 20),
-        bomb("zstd, many records", ZSTD, many, zstd(many_records(), 23), 8 << 20),
-        bomb("gzip, many records", GZIP, many, gzip(many_records()), 64 << 10),
+        bomb(
+            "zstd, many records",
+            ZSTD,
+            many,
+            zstd(many_records(), 23),
+            8 << 20,
+        ),
+        bomb(
+            "gzip, many records",
+            GZIP,
+            many,
+            gzip(many_records()),
+            64 << 10,
+        ),
         bomb("lz4, many records", LZ4, many, lz4(many_records()), 4 << 20),
     ]
 }

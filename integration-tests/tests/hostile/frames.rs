@@ -28,12 +28,28 @@ fn sizes() -> Vec<Row> {
         Row::closes("H1", "size -2^31", size(i32::MIN)),
         Row::closes("H2", "size 2^31-1", size(i32::MAX)),
         Row::closes("H3", "size 104,857,601", size(104_857_601)),
-        Row::closes("H3", "Metadata of 8 MiB + 1", announced(8 * MIB as i32 + 1, METADATA)),
-        Row::closes("H3", "JoinGroup of 64 MiB + 1", announced(64 * MIB as i32 + 1, 11)),
+        Row::closes(
+            "H3",
+            "Metadata of 8 MiB + 1",
+            announced(8 * MIB as i32 + 1, METADATA),
+        ),
+        Row::closes(
+            "H3",
+            "JoinGroup of 64 MiB + 1",
+            announced(64 * MIB as i32 + 1, 11),
+        ),
         Row::closes("H4", "size 0", size(0)),
         Row::closes("H5", "size 3", Wire::new().i32(3).raw(&[0; 3]).0),
-        Row::closes("H6", "header cut after the correlation id", head(METADATA, 1).framed()),
-        Row::closes("H7", "HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
+        Row::closes(
+            "H6",
+            "header cut after the correlation id",
+            head(METADATA, 1).framed(),
+        ),
+        Row::closes(
+            "H7",
+            "HTTP",
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        ),
         Row::closes("H8", "TLS ClientHello", tls.to_vec()),
     ]
 }
@@ -48,15 +64,52 @@ fn headers() -> Vec<Row> {
     let tag_beyond_frame = header(METADATA, 9).unsigned(1).unsigned(0).unsigned(1000);
     let too_many_tags = header(METADATA, 9).unsigned(65).raw(&[7; 200]);
     vec![
-        Row::passes("H21", "client id null", head(API_VERSIONS, 0).i16(-1).framed(), answer),
-        Row::closes("H22", "client id of length -2", head(API_VERSIONS, 0).i16(-2).framed()),
-        Row::closes("H22", "client id of length -2^15", head(API_VERSIONS, 0).i16(i16::MIN).framed()),
-        Row::closes("H22", "client id longer than the frame", head(API_VERSIONS, 0).i16(9).raw(b"ab").framed()),
-        Row::passes("H23", "client id not UTF-8", with_id(b"\xff\xfe\xc0\x80"), answer),
-        Row::passes("H24", "client id of 32,767 bytes", with_id(&[b'x'; 32_767]), answer),
-        Row::closes("H27", "header tag larger than the frame", tag_beyond_frame.framed()),
+        Row::passes(
+            "H21",
+            "client id null",
+            head(API_VERSIONS, 0).i16(-1).framed(),
+            answer,
+        ),
+        Row::closes(
+            "H22",
+            "client id of length -2",
+            head(API_VERSIONS, 0).i16(-2).framed(),
+        ),
+        Row::closes(
+            "H22",
+            "client id of length -2^15",
+            head(API_VERSIONS, 0).i16(i16::MIN).framed(),
+        ),
+        Row::closes(
+            "H22",
+            "client id longer than the frame",
+            head(API_VERSIONS, 0).i16(9).raw(b"ab").framed(),
+        ),
+        Row::passes(
+            "H23",
+            "client id not UTF-8",
+            with_id(b"\xff\xfe\xc0\x80"),
+            answer,
+        ),
+        Row::passes(
+            "H24",
+            "client id of 32,767 bytes",
+            with_id(&[b'x'; 32_767]),
+            answer,
+        ),
+        Row::closes(
+            "H27",
+            "header tag larger than the frame",
+            tag_beyond_frame.framed(),
+        ),
         Row::closes("H27", "65 header tags", too_many_tags.framed()),
-        Row::closes("H28", "header tag count of 6 bytes", header(METADATA, 9).raw(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]).framed()),
+        Row::closes(
+            "H28",
+            "header tag count of 6 bytes",
+            header(METADATA, 9)
+                .raw(&[0x80, 0x80, 0x80, 0x80, 0x80, 0])
+                .framed(),
+        ),
     ]
 }
 
@@ -68,9 +121,25 @@ fn versions() -> Vec<Row> {
         Row::closes("H10", "api key -2^15", empty(i16::MIN, 0)),
         Row::closes("H11", "Metadata v99", empty(METADATA, 99)),
         Row::closes("H12", "Metadata v-1", empty(METADATA, -1)),
-        Row::closes("H12", "Produce v2, advertised and not served", empty(PRODUCE, 2)),
-        Row::fails("H13", "ApiVersions v99", empty(API_VERSIONS, 99), (API_VERSIONS, 0), &[35]),
-        Row::fails("H13", "ApiVersions v-1", empty(API_VERSIONS, -1), (API_VERSIONS, 0), &[35]),
+        Row::closes(
+            "H12",
+            "Produce v2, advertised and not served",
+            empty(PRODUCE, 2),
+        ),
+        Row::fails(
+            "H13",
+            "ApiVersions v99",
+            empty(API_VERSIONS, 99),
+            (API_VERSIONS, 0),
+            &[35],
+        ),
+        Row::fails(
+            "H13",
+            "ApiVersions v-1",
+            empty(API_VERSIONS, -1),
+            (API_VERSIONS, 0),
+            &[35],
+        ),
     ]
 }
 
@@ -102,18 +171,55 @@ fn bodies() -> Vec<Row> {
     };
     let trailing = header(METADATA, 1).i32(0).raw(&[0xee; 100]);
     vec![
-        Row::fails("H14", "software name with a space", software("a b!"), answer, &[42]),
+        Row::fails(
+            "H14",
+            "software name with a space",
+            software("a b!"),
+            answer,
+            &[42],
+        ),
         Row::fails("H15", "software name empty", software(""), answer, &[42]),
         Row::closes("H16", "ApiVersions v3 cut", cut.framed()),
-        Row::closes("H17", "Metadata v1 array of 2^31-1", header(METADATA, 1).i32(i32::MAX).framed()),
-        Row::closes("H17", "Metadata v1 array of -2", header(METADATA, 1).i32(-2).framed()),
-        Row::closes("H18", "Metadata v9 array of 2^32-1", flexible_header(METADATA, 9).raw(&[0xff, 0xff, 0xff, 0xff, 0x0f]).framed()),
-        Row::closes("H20", "topic name null", header(METADATA, 1).i32(1).i16(-1).framed()),
-        Row::passes("H25", "100 bytes after the body", trailing.framed(), (METADATA, 1)),
+        Row::closes(
+            "H17",
+            "Metadata v1 array of 2^31-1",
+            header(METADATA, 1).i32(i32::MAX).framed(),
+        ),
+        Row::closes(
+            "H17",
+            "Metadata v1 array of -2",
+            header(METADATA, 1).i32(-2).framed(),
+        ),
+        Row::closes(
+            "H18",
+            "Metadata v9 array of 2^32-1",
+            flexible_header(METADATA, 9)
+                .raw(&[0xff, 0xff, 0xff, 0xff, 0x0f])
+                .framed(),
+        ),
+        Row::closes(
+            "H20",
+            "topic name null",
+            header(METADATA, 1).i32(1).i16(-1).framed(),
+        ),
+        Row::passes(
+            "H25",
+            "100 bytes after the body",
+            trailing.framed(),
+            (METADATA, 1),
+        ),
         Row::closes("H27", "tag larger than the frame", tag(1000)),
         Row::closes("H27", "tag of 2^32-1 bytes", tag(u64::from(u32::MAX))),
-        Row::closes("H28", "varint of 6 bytes", flexible(&[0x81, 0x80, 0x80, 0x80, 0x80, 0x00])),
-        Row::closes("H28", "varint with more than 32 bits", flexible(&[0x81, 0x80, 0x80, 0x80, 0x10])),
+        Row::closes(
+            "H28",
+            "varint of 6 bytes",
+            flexible(&[0x81, 0x80, 0x80, 0x80, 0x80, 0x00]),
+        ),
+        Row::closes(
+            "H28",
+            "varint with more than 32 bits",
+            flexible(&[0x81, 0x80, 0x80, 0x80, 0x10]),
+        ),
     ]
 }
 
@@ -121,7 +227,10 @@ fn bodies() -> Vec<Row> {
 fn element_floods() -> Vec<Row> {
     let fill = |wire: Wire, element: &[u8], frame: usize| {
         let count = (frame - wire.0.len() - 16) / element.len();
-        wire.unsigned(count as u64 + 1).raw(&element.repeat(count)).unsigned(0).framed()
+        wire.unsigned(count as u64 + 1)
+            .raw(&element.repeat(count))
+            .unsigned(0)
+            .framed()
     };
     let produce = flexible_header(PRODUCE, 9).unsigned(0).i16(1).i32(1000);
     // Type, empty name, null keys, no tags.
@@ -130,9 +239,21 @@ fn element_floods() -> Vec<Row> {
     // Tags 7 of no bytes: one count, no element budget.
     let tags = |frame: usize| fill(software.clone(), &[7, 0], frame);
     vec![
-        Row::closes("H31", "Produce of 100 MiB in topics of 3 bytes", fill(produce, &[1, 1, 0], 100 * MIB)),
-        Row::closes("H31", "DescribeConfigs of 8 MiB in resources of 4 bytes", fill(flexible_header(32, 4), &resource, 8 * MIB)),
-        Row::closes("H31", "Metadata of 8 MiB in topics of 3 bytes", fill(flexible_header(METADATA, 9), &[1, 0, 0], 8 * MIB)),
+        Row::closes(
+            "H31",
+            "Produce of 100 MiB in topics of 3 bytes",
+            fill(produce, &[1, 1, 0], 100 * MIB),
+        ),
+        Row::closes(
+            "H31",
+            "DescribeConfigs of 8 MiB in resources of 4 bytes",
+            fill(flexible_header(32, 4), &resource, 8 * MIB),
+        ),
+        Row::closes(
+            "H31",
+            "Metadata of 8 MiB in topics of 3 bytes",
+            fill(flexible_header(METADATA, 9), &[1, 0, 0], 8 * MIB),
+        ),
         Row::closes("H31", "ApiVersions of 8 MiB of tags", tags(8 * MIB)),
         Row::closes("H31", "ApiVersions of 42 MiB of tags", tags(42 * MIB)),
     ]
@@ -153,7 +274,13 @@ fn topic_names() -> Vec<Row> {
     names
         .into_iter()
         .map(|(id, name)| {
-            Row::fails(id, format!("topic {name:.10?}"), metadata(&[name]), answer, &[17])
+            Row::fails(
+                id,
+                format!("topic {name:.10?}"),
+                metadata(&[name]),
+                answer,
+                &[17],
+            )
         })
         .collect()
 }

@@ -60,7 +60,8 @@ impl Rows<'_> {
 
     fn bytes_fail(&mut self, id: &'static str, what: &str, records: &[u8], code: i16) {
         let request = Produce::of(self.topic, records).framed();
-        self.rows.push(Row::fails(id, what, request, ANSWER, &[code]));
+        self.rows
+            .push(Row::fails(id, what, request, ANSWER, &[code]));
     }
 
     fn passes(&mut self, id: &'static str, what: &str, batch: &Batch) {
@@ -73,23 +74,74 @@ impl Rows<'_> {
         let good = self.good().build();
         let bad = self.good().with(|batch| batch.wrong_crc = true).build();
         let of = |records| Produce::of(topic, records);
-        let acks = |acks, topic, records| Produce { acks, topic, ..of(records) }.framed();
-        let partitions = |partitions| Produce { partitions, ..of(&good) }.framed();
+        let acks = |acks, topic, records| {
+            Produce {
+                acks,
+                topic,
+                ..of(records)
+            }
+            .framed()
+        };
+        let partitions = |partitions| {
+            Produce {
+                partitions,
+                ..of(&good)
+            }
+            .framed()
+        };
         let zstd = self.good().with(|batch| batch.attributes = ZSTD).build();
-        let version_3 = Produce { version: 3, ..of(&zstd) };
+        let version_3 = Produce {
+            version: 3,
+            ..of(&zstd)
+        };
         self.rows.extend([
             Row::fails("P1", "acks 2", acks(2, topic, &good), ANSWER, &[21]),
             Row::fails("P1", "acks -2", acks(-2, topic, &good), ANSWER, &[21]),
             Row::closes("P2", "acks 0 to a bad topic", acks(0, "a/b", &good)),
             Row::closes("P3", "acks 0 with a bad CRC", acks(0, topic, &bad)),
-            Row::fails("P9", "records null", partitions(vec![(0, None)]), ANSWER, &[87]),
-            Row::fails("P35", "zstd in Produce v3", version_3.framed(), (PRODUCE, 3), &[76]),
-            Row::fails("P56", "partition -1", partitions(vec![(-1, Some(&good))]), ANSWER, &[3]),
-            Row::fails("P56", "partition 2^31-1", partitions(vec![(i32::MAX, Some(&good))]), ANSWER, &[3]),
-            Row::fails("P57", "a partition twice", partitions(vec![(0, Some(&good)), (0, Some(&good))]), ANSWER, &[42, 42]),
+            Row::fails(
+                "P9",
+                "records null",
+                partitions(vec![(0, None)]),
+                ANSWER,
+                &[87],
+            ),
+            Row::fails(
+                "P35",
+                "zstd in Produce v3",
+                version_3.framed(),
+                (PRODUCE, 3),
+                &[76],
+            ),
+            Row::fails(
+                "P56",
+                "partition -1",
+                partitions(vec![(-1, Some(&good))]),
+                ANSWER,
+                &[3],
+            ),
+            Row::fails(
+                "P56",
+                "partition 2^31-1",
+                partitions(vec![(i32::MAX, Some(&good))]),
+                ANSWER,
+                &[3],
+            ),
+            Row::fails(
+                "P57",
+                "a partition twice",
+                partitions(vec![(0, Some(&good)), (0, Some(&good))]),
+                ANSWER,
+                &[42, 42],
+            ),
         ]);
         let large = Record::good(0).with(|record| record.value = vec![b'x'; 1_150_000]);
-        self.fails("P58", "a batch of 1.1 MiB", &Batch::of(1, large.framed(), self.now_ms), 10);
+        self.fails(
+            "P58",
+            "a batch of 1.1 MiB",
+            &Batch::of(1, large.framed(), self.now_ms),
+            10,
+        );
     }
 
     fn frames_of_batches(&mut self) {
@@ -102,16 +154,66 @@ impl Rows<'_> {
         self.fails("P8", "magic -1", &change(&|batch| batch.magic = -1), 2);
         self.bytes_fail("P10", "no bytes", &[], 87);
         self.bytes_fail("P11", "10 bytes", &good.build()[..10], 87);
-        self.bytes_fail("P12", "two batches", &[good.build(), good.build()].concat(), 87);
-        self.fails("P20", "base offset 5", &change(&|batch| batch.base_offset = 5), 87);
-        self.fails("P21", "base offset -5", &change(&|batch| batch.base_offset = -5), 87);
-        self.fails("P22", "batch length + 100", &change(&|batch| batch.length_off_by = 100), 87);
-        self.fails("P22", "batch length 2^31-1", &change(&|batch| batch.length = Some(i32::MAX)), 87);
-        self.fails("P23", "batch length -20", &change(&|batch| batch.length = Some(-20)), 2);
-        self.fails("P23", "batch length -2^31", &change(&|batch| batch.length = Some(i32::MIN)), 2);
-        self.fails("P23", "batch length 20 less", &change(&|batch| batch.length_off_by = -20), 2);
-        self.fails("P25", "control batch", &change(&|batch| batch.attributes = CONTROL), 87);
-        self.fails("P25", "control batch of a transaction", &change(&|batch| batch.attributes = CONTROL | TRANSACTIONAL), 87);
+        self.bytes_fail(
+            "P12",
+            "two batches",
+            &[good.build(), good.build()].concat(),
+            87,
+        );
+        self.fails(
+            "P20",
+            "base offset 5",
+            &change(&|batch| batch.base_offset = 5),
+            87,
+        );
+        self.fails(
+            "P21",
+            "base offset -5",
+            &change(&|batch| batch.base_offset = -5),
+            87,
+        );
+        self.fails(
+            "P22",
+            "batch length + 100",
+            &change(&|batch| batch.length_off_by = 100),
+            87,
+        );
+        self.fails(
+            "P22",
+            "batch length 2^31-1",
+            &change(&|batch| batch.length = Some(i32::MAX)),
+            87,
+        );
+        self.fails(
+            "P23",
+            "batch length -20",
+            &change(&|batch| batch.length = Some(-20)),
+            2,
+        );
+        self.fails(
+            "P23",
+            "batch length -2^31",
+            &change(&|batch| batch.length = Some(i32::MIN)),
+            2,
+        );
+        self.fails(
+            "P23",
+            "batch length 20 less",
+            &change(&|batch| batch.length_off_by = -20),
+            2,
+        );
+        self.fails(
+            "P25",
+            "control batch",
+            &change(&|batch| batch.attributes = CONTROL),
+            87,
+        );
+        self.fails(
+            "P25",
+            "control batch of a transaction",
+            &change(&|batch| batch.attributes = CONTROL | TRANSACTIONAL),
+            87,
+        );
     }
 
     fn counts(&mut self) {
@@ -121,16 +223,31 @@ impl Rows<'_> {
                 (batch.last_offset_delta, batch.record_count) = (delta, count);
             })
         };
-        self.fails("P14", "last offset delta 5 for one record", &counted(5, 1), 87);
+        self.fails(
+            "P14",
+            "last offset delta 5 for one record",
+            &counted(5, 1),
+            87,
+        );
         self.fails("P15", "count 2^31-1, delta 0", &counted(0, i32::MAX), 87);
-        self.fails("P16", "count 2^31-1 and the delta for it", &counted(i32::MAX - 1, i32::MAX), 87);
+        self.fails(
+            "P16",
+            "count 2^31-1 and the delta for it",
+            &counted(i32::MAX - 1, i32::MAX),
+            87,
+        );
         self.fails("P17", "count -1", &counted(0, -1), 87);
         self.fails("P17", "count -1 and the delta for it", &counted(-2, -1), 87);
         self.fails("P18", "count 0", &counted(0, 0), 87);
         self.fails("P18", "count 0 and the delta for it", &counted(-1, 0), 87);
         self.fails("P19", "count 2 for one record", &counted(1, 2), 87);
         let two = [Record::good(0).framed(), Record::good(1).framed()].concat();
-        self.fails("P19", "count 1 for two records", &Batch::of(1, two, self.now_ms), 87);
+        self.fails(
+            "P19",
+            "count 1 for two records",
+            &Batch::of(1, two, self.now_ms),
+            87,
+        );
     }
 
     fn producers(&mut self) {
@@ -142,12 +259,19 @@ impl Rows<'_> {
                     (id, epoch, sequence);
             })
         };
-        self.fails("P26", "sequence -1 with a producer id", &by(known, 0, -1), 87);
+        self.fails(
+            "P26",
+            "sequence -1 with a producer id",
+            &by(known, 0, -1),
+            87,
+        );
         self.fails("P27", "sequence gap", &by(known, 0, 7), 45);
         self.fails("P28", "producer epoch -5", &by(known, -5, 0), 47);
         self.fails("P29", "producer id -2", &by(-2, 0, 0), 87);
 
-        let transactional = by(known, 0, 1).with(|batch| batch.attributes = TRANSACTIONAL).build();
+        let transactional = by(known, 0, 1)
+            .with(|batch| batch.attributes = TRANSACTIONAL)
+            .build();
         self.bytes_fail("P30", "transactional bit without an id", &transactional, 53);
         let unknown_id = Produce {
             transactional_id: Some("nobody"),
@@ -172,24 +296,59 @@ impl Rows<'_> {
         };
         let garbage = b"no codec wrote this, it is a sentence";
         for (id, code) in [("P32", 5), ("P33", 6), ("P34", 7)] {
-            self.fails(id, &format!("compression code {code}"), &coded(code, garbage), 76);
+            self.fails(
+                id,
+                &format!("compression code {code}"),
+                &coded(code, garbage),
+                76,
+            );
         }
         self.fails("P36", "gzip garbage", &coded(GZIP, garbage), 87);
         self.fails("P37", "lz4 garbage", &coded(LZ4, garbage), 87);
         self.fails("P38", "zstd garbage", &coded(ZSTD, garbage), 87);
         for codec in [GZIP, SNAPPY, LZ4, ZSTD] {
-            self.fails("P38", &format!("codec {codec} without bytes"), &coded(codec, &[]), 87);
+            self.fails(
+                "P38",
+                &format!("codec {codec} without bytes"),
+                &coded(codec, &[]),
+                87,
+            );
         }
         // The length of the block: 2^32 - 1.
         let snappy = b"\xff\xff\xff\xff\x0f\x00a";
-        self.fails("P39", "snappy of 4 GiB in 7 bytes", &coded(SNAPPY, snappy), 87);
-        let framed = Wire::new().raw(b"\x82SNAPPY\0").i32(1).i32(1).bytes(Some(snappy)).0;
+        self.fails(
+            "P39",
+            "snappy of 4 GiB in 7 bytes",
+            &coded(SNAPPY, snappy),
+            87,
+        );
+        let framed = Wire::new()
+            .raw(b"\x82SNAPPY\0")
+            .i32(1)
+            .i32(1)
+            .bytes(Some(snappy))
+            .0;
         assert_eq!(framed.len(), 27);
-        self.fails("P40", "framed snappy of 4 GiB in 27 bytes", &coded(SNAPPY, &framed), 87);
+        self.fails(
+            "P40",
+            "framed snappy of 4 GiB in 27 bytes",
+            &coded(SNAPPY, &framed),
+            87,
+        );
 
-        let records = Record::good(0).with(|record| record.value = garbage.repeat(100)).framed();
-        for (codec, whole) in [(GZIP, gzip(&records)), (LZ4, lz4(&records)), (ZSTD, zstd(&records))] {
-            self.passes("P41", &format!("codec {codec}, whole"), &coded(codec, &whole));
+        let records = Record::good(0)
+            .with(|record| record.value = garbage.repeat(100))
+            .framed();
+        for (codec, whole) in [
+            (GZIP, gzip(&records)),
+            (LZ4, lz4(&records)),
+            (ZSTD, zstd(&records)),
+        ] {
+            self.passes(
+                "P41",
+                &format!("codec {codec}, whole"),
+                &coded(codec, &whole),
+            );
             let cut = coded(codec, &whole[..whole.len() - 9]);
             self.fails("P41", &format!("codec {codec}, cut short"), &cut, 87);
         }
@@ -199,17 +358,48 @@ impl Rows<'_> {
         let now_ms = self.now_ms;
         let of = |record: Record| Batch::of(1, record.framed(), now_ms);
         let with = |change: &dyn Fn(&mut Record)| of(Record::good(0).with(change));
-        self.fails("P44", "record length -1", &with(&|record| record.length = Some(-1)), 87);
-        self.fails("P45", "record length 2^31-1", &with(&|record| record.length = Some(i64::from(i32::MAX))), 87);
-        self.fails("P45", "record length of 6 bytes", &with(&|record| record.length = Some(1 << 40)), 87);
-        self.fails("P48", "header count 2^31-1", &with(&|record| record.header_count = i64::from(i32::MAX)), 87);
-        self.fails("P49", "header count -1", &with(&|record| record.header_count = -1), 87);
+        self.fails(
+            "P44",
+            "record length -1",
+            &with(&|record| record.length = Some(-1)),
+            87,
+        );
+        self.fails(
+            "P45",
+            "record length 2^31-1",
+            &with(&|record| record.length = Some(i64::from(i32::MAX))),
+            87,
+        );
+        self.fails(
+            "P45",
+            "record length of 6 bytes",
+            &with(&|record| record.length = Some(1 << 40)),
+            87,
+        );
+        self.fails(
+            "P48",
+            "header count 2^31-1",
+            &with(&|record| record.header_count = i64::from(i32::MAX)),
+            87,
+        );
+        self.fails(
+            "P49",
+            "header count -1",
+            &with(&|record| record.header_count = -1),
+            87,
+        );
         let null_key = Wire::new().varint(-1).varint(-1).0;
-        let null_key = with(&|record| (record.header_count, record.headers) = (1, null_key.clone()));
+        let null_key =
+            with(&|record| (record.header_count, record.headers) = (1, null_key.clone()));
         self.fails("P50", "header key null", &null_key, 87);
 
         let two_hours = 2 * 3_600_000;
-        self.fails("P54", "timestamp 2 h ahead", &Batch::good(now_ms + two_hours), 32);
+        self.fails(
+            "P54",
+            "timestamp 2 h ahead",
+            &Batch::good(now_ms + two_hours),
+            32,
+        );
         let overflow = of(Record::good(0).with(|record| record.timestamp_delta = i64::MAX));
         self.fails("P55", "base timestamp and delta overflow", &overflow, 32);
         let marked = self.good().with(|batch| batch.attributes = LOG_APPEND_TIME);

@@ -217,7 +217,9 @@ impl Client {
 
     /// The next frame, the end of the connection, or silence.
     pub fn answer(&mut self, timeout: Duration) -> Answer {
-        self.stream.set_read_timeout(Some(timeout)).expect("a timeout");
+        self.stream
+            .set_read_timeout(Some(timeout))
+            .expect("a timeout");
         let mut size = [0; 4];
         if let Err(answer) = self.fill(&mut size) {
             return answer;
@@ -239,13 +241,15 @@ impl Client {
     }
 
     fn fill(&mut self, into: &mut [u8]) -> Result<(), Answer> {
-        self.stream.read_exact(into).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => Answer::Silence,
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
-                Answer::Closed
-            }
-            _ => panic!("cannot receive: {error}"),
-        })
+        self.stream
+            .read_exact(into)
+            .map_err(|error| match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => Answer::Silence,
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+                    Answer::Closed
+                }
+                _ => panic!("cannot receive: {error}"),
+            })
     }
 
     /// Ends the connection without waiting for anything.

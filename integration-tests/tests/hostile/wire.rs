@@ -99,10 +99,7 @@ impl Wire {
 
 /// A header as far as the correlation id.
 pub fn head(api_key: i16, version: i16) -> Wire {
-    Wire::new()
-        .i16(api_key)
-        .i16(version)
-        .i32(CORRELATION_ID)
+    Wire::new().i16(api_key).i16(version).i32(CORRELATION_ID)
 }
 
 /// A whole header of a version that is not flexible, with a client id.
@@ -166,12 +163,9 @@ impl<'a> Produce<'a> {
             .i32(1)
             .string(self.topic)
             .i32(count);
-        let wire = self
-            .partitions
-            .iter()
-            .fold(wire, |wire, (index, records)| {
-                wire.i32(*index).bytes(*records)
-            });
+        let wire = self.partitions.iter().fold(wire, |wire, (index, records)| {
+            wire.i32(*index).bytes(*records)
+        });
         wire.framed()
     }
 }
@@ -232,10 +226,7 @@ impl<'a> Fetch<'a> {
                 .i64(-1)
                 .i32(self.partition_max_bytes);
         }
-        wire.i32(0)
-            .string("")
-            .raw(&vec![0; self.trailing])
-            .framed()
+        wire.i32(0).string("").raw(&vec![0; self.trailing]).framed()
     }
 }
 
@@ -251,8 +242,11 @@ pub fn list_offsets(topic: &str, timestamp: i64) -> Vec<u8> {
         .framed()
 }
 
-/// CreateTopics v4 of topics with name, partitions, replication factor and configs.
-pub fn create_topics(topics: &[(&str, i32, i16, &[(&str, &str)])]) -> Vec<u8> {
+/// A topic to create: name, partitions, replication factor, configs.
+pub type NewTopic<'a> = (&'a str, i32, i16, &'a [(&'a str, &'a str)]);
+
+/// CreateTopics v4.
+pub fn create_topics(topics: &[NewTopic<'_>]) -> Vec<u8> {
     let count = |length: usize| i32::try_from(length).expect("few");
     let mut wire = header(CREATE_TOPICS, 4).i32(count(topics.len()));
     for (name, partitions, replication_factor, configs) in topics {
@@ -283,7 +277,11 @@ pub fn init_producer_id(transactional_id: Option<&str>, timeout_ms: i32) -> Vec<
 pub fn decode<R: Decodable + HeaderVersion>(answer: &[u8], version: i16) -> R {
     let correlation_id = answer.first_chunk().expect("an answer has a header");
     assert_eq!(i32::from_be_bytes(*correlation_id), CORRELATION_ID);
-    let header = if R::header_version(version) == 0 { 4 } else { 5 };
+    let header = if R::header_version(version) == 0 {
+        4
+    } else {
+        5
+    };
     let mut body = Bytes::copy_from_slice(&answer[header..]);
     let response = R::decode(&mut body, version).expect("the answer can be decoded");
     assert!(body.is_empty(), "bytes after the answer");
@@ -322,7 +320,11 @@ pub fn codes(api_key: i16, version: i16, answer: &[u8]) -> Vec<i16> {
         }
         METADATA => {
             let response: MetadataResponse = decode(answer, version);
-            response.topics.iter().map(|topic| topic.error_code).collect()
+            response
+                .topics
+                .iter()
+                .map(|topic| topic.error_code)
+                .collect()
         }
         API_VERSIONS => {
             let response: ApiVersionsResponse = decode(answer, version);
@@ -330,7 +332,11 @@ pub fn codes(api_key: i16, version: i16, answer: &[u8]) -> Vec<i16> {
         }
         CREATE_TOPICS => {
             let response: CreateTopicsResponse = decode(answer, version);
-            response.topics.iter().map(|topic| topic.error_code).collect()
+            response
+                .topics
+                .iter()
+                .map(|topic| topic.error_code)
+                .collect()
         }
         DELETE_RECORDS => {
             let response: DeleteRecordsResponse = decode(answer, version);

@@ -1,0 +1,134 @@
+//! Which error codes an answer holds, so that `/metrics` counts each of them, as Kafka does
+//! (`AbstractResponse.errorCounts`). One `impl` for the answer of every row of the API table; called by the router.
+//!
+//! Code 0 is told like any other: it counts what went well.
+
+use kafka_protocol::messages::{
+    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteRecordsResponse,
+    DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
+    DescribeTopicPartitionsResponse, FetchResponse, InitProducerIdResponse, ListOffsetsResponse,
+    ListPartitionReassignmentsResponse, MetadataResponse, OffsetForLeaderEpochResponse,
+    ProduceResponse,
+};
+
+/// An answer that knows its error codes.
+pub trait ErrorCounts {
+    /// Tells every error code of the answer: its own, if it has one, and those inside.
+    fn error_codes(&self, tell: &mut dyn FnMut(i16));
+}
+
+impl ErrorCounts for ProduceResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        let partitions = self
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partition_responses);
+        partitions.for_each(|partition| tell(partition.error_code));
+    }
+}
+
+impl ErrorCounts for FetchResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+        let partitions = self.responses.iter().flat_map(|topic| &topic.partitions);
+        partitions.for_each(|partition| tell(partition.error_code));
+    }
+}
+
+impl ErrorCounts for ListOffsetsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.for_each(|partition| tell(partition.error_code));
+    }
+}
+
+impl ErrorCounts for MetadataResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+        for topic in &self.topics {
+            tell(topic.error_code);
+            topic
+                .partitions
+                .iter()
+                .for_each(|partition| tell(partition.error_code));
+        }
+    }
+}
+
+impl ErrorCounts for ApiVersionsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+    }
+}
+
+impl ErrorCounts for CreateTopicsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.topics.iter().for_each(|topic| tell(topic.error_code));
+    }
+}
+
+impl ErrorCounts for DeleteTopicsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.responses
+            .iter()
+            .for_each(|topic| tell(topic.error_code));
+    }
+}
+
+impl ErrorCounts for DeleteRecordsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.for_each(|partition| tell(partition.error_code));
+    }
+}
+
+impl ErrorCounts for InitProducerIdResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+    }
+}
+
+impl ErrorCounts for OffsetForLeaderEpochResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.for_each(|partition| tell(partition.error_code));
+    }
+}
+
+impl ErrorCounts for DescribeConfigsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.results
+            .iter()
+            .for_each(|resource| tell(resource.error_code));
+    }
+}
+
+impl ErrorCounts for CreatePartitionsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.results.iter().for_each(|topic| tell(topic.error_code));
+    }
+}
+
+impl ErrorCounts for ListPartitionReassignmentsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+    }
+}
+
+impl ErrorCounts for DescribeClusterResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+    }
+}
+
+impl ErrorCounts for DescribeTopicPartitionsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        for topic in &self.topics {
+            tell(topic.error_code);
+            topic
+                .partitions
+                .iter()
+                .for_each(|partition| tell(partition.error_code));
+        }
+    }
+}
