@@ -176,6 +176,12 @@ impl Connection {
             let room = (order != Order::Parks).then_some(room);
             let answer = self.start(frame, order).await?;
             match answer {
+                Answer::Now(Reply::Close(cause)) => {
+                    // What came before is answered, and nothing begins behind it.
+                    drop(room);
+                    self.answer_all().await?;
+                    return Err(cause);
+                }
                 Answer::Now(reply) if self.in_flight.is_empty() => {
                     drop(room);
                     self.write_reply(reply).await?;

@@ -286,7 +286,10 @@ mod tests {
         assert!(!opened.was_unclean());
         drop(opened);
         let opened = DataDirectory::open(&path, None, fresh).expect("opens");
-        assert!(!opened.was_unclean(), "the databases were never opened in between");
+        assert!(
+            !opened.was_unclean(),
+            "the databases were never opened in between"
+        );
         opened.begin().expect("begins");
         drop(opened);
         let opened = DataDirectory::open(&path, None, fresh).expect("opens");

@@ -625,11 +625,10 @@ fn timestamps_are_found_as_a_full_scan_finds_them() {
                 "seed {seed} timestamp {timestamp}"
             );
         }
-        let expected =
-            model
-                .iter()
-                .copied()
-                .reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let expected = model
+            .iter()
+            .copied()
+            .reduce(|best, next| if next.0 > best.0 { next } else { best });
         let found = bench
             .log
             .max_timestamp(&bench.partition, limit)

@@ -52,7 +52,7 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
     let limit = match request.isolation_level {
         0 => ReadLimit::HighWatermark,
         1 => ReadLimit::Stable,
-        _ => return failed(ErrorCode::InvalidRequest),
+        _ => return refuse_all(&ctx, &request, ErrorCode::InvalidRequest),
     };
     let from_replica = if ctx.api_version >= 15 {
         request.replica_state.replica_id.0 >= 0
@@ -122,6 +122,27 @@ fn failed(code: ErrorCode) -> FetchAnswer {
         records: Vec::new(),
         waited: Duration::ZERO,
     }
+}
+
+/// An error of the whole request, which clients before version 13 look for at each partition (Kafka's
+/// `FetchRequest.getErrorResponse`).
+fn refuse_all(ctx: &Ctx, request: &FetchRequest, code: ErrorCode) -> FetchAnswer {
+    let mut answer = failed(code);
+    if ctx.api_version >= 13 {
+        return answer;
+    }
+    for topic in &request.topics {
+        let indexes = topic.partitions.iter().map(|asked| asked.partition);
+        let refused: Vec<_> = indexes.map(|index| refused(index, code).data).collect();
+        answer
+            .records
+            .extend(std::iter::repeat_n(Vec::new(), refused.len()));
+        let topic = FetchableTopicResponse::default()
+            .with_topic(topic.topic.clone())
+            .with_partitions(refused);
+        answer.response.responses.push(topic);
+    }
+    answer
 }
 
 fn understand(ctx: &Ctx, request: FetchRequest) -> Asked {

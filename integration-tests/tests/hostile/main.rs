@@ -218,12 +218,3 @@ fn a_flood_of_refusals_is_counted_and_hardly_logged() {
     crowds::flood_of_refusals(&mut target);
     target.check_health();
 }
-
-#[test]
-#[ignore = "prints what unread answers and unfinished frames cost; neither has a bound yet"]
-fn unread_answers_and_unfinished_frames() {
-    let _alone = alone();
-    let mut target = start("hostile-unread", &[]);
-    crowds::unread_fetches(&mut target, TOPIC);
-    crowds::unfinished_frames(&mut target);
-}
