@@ -20,7 +20,7 @@ use crate::keys::{self, Handle, PartitionId};
 use crate::partition::{Appended, LogConfig, Offsets, PartitionState};
 use crate::producers::AbortedTransaction;
 use crate::recovery;
-use crate::waiters::{Acks, PendingAppend, Waiters, lock};
+use crate::waiters::{self, Acks, PendingAppend, Waiters, lock};
 use crate::writer::{self, Command, Shared};
 
 /// Commands that may wait for the writer; each connection bounds its own bytes besides.
@@ -205,6 +205,11 @@ impl Partition {
         let mut inner = self.lock();
         inner.state.become_leader(leader_epoch, isr);
         inner.waiters.wake_fetches();
+        // Fewer replicas in sync may be all that an append waited for.
+        let offsets = inner.state.offsets();
+        let done = inner.waiters.advance(&offsets);
+        drop(inner);
+        waiters::complete(done);
     }
 
     /// Checks a request's leader epoch; -1 means that the client does not know one.
@@ -544,7 +549,13 @@ impl Log {
         )?;
         outcome?;
         // A deletion or truncation may have taken the batches while they were read.
-        let now = partition.offsets();
+        let (now, gone) = {
+            let inner = partition.lock();
+            (inner.state.offsets(), inner.gone)
+        };
+        if gone {
+            return Err(StorageError::NoSuchPartition);
+        }
         if from < now.log_start || from > now.log_end {
             return Err(out_of_range(&now));
         }
@@ -598,17 +609,10 @@ impl Log {
         limit: ReadLimit,
     ) -> Result<Option<TimestampOffset>, StorageError> {
         let offsets = partition.offsets();
-        let (times, to) = keys::times(partition.handle);
-        let indexed = self
-            .shared
-            .engine
-            .last(Family::Log, &times, &to)?
-            .and_then(|(key, _)| keys::parse_time(&key))
-            .map(|(_, base_offset)| base_offset)
-            // The maximum may have been deleted, or not be readable yet: then everything is looked at.
-            .filter(|base| *base >= offsets.log_start && *base < limit.end(&offsets));
+        let from = self
+            .before_maximum(partition.handle, &offsets, limit)?
+            .unwrap_or(offsets.log_start);
         let mut found: Option<TimestampOffset> = None;
-        let from = indexed.unwrap_or(offsets.log_start);
         self.scan_batches(partition, from, limit, &mut |header, value, log_start| {
             if found.is_some_and(|found| found.timestamp >= header.max_timestamp) {
                 return Ok(ControlFlow::Continue(()));
@@ -621,6 +625,33 @@ impl Log {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)
+    }
+
+    /// Base offset of a batch that comes before the greatest timestamp, by the time index; `None` where the
+    /// index does not tell, because the maximum may have been deleted or not be readable yet.
+    fn before_maximum(
+        &self,
+        handle: Handle,
+        offsets: &Offsets,
+        limit: ReadLimit,
+    ) -> Result<Option<i64>, StorageError> {
+        let (times, to) = keys::times(handle);
+        let entry = |to: &[u8]| -> Result<Option<(Vec<u8>, i64)>, StorageError> {
+            let last = self.shared.engine.last(Family::Log, &times, to)?;
+            Ok(last.and_then(|(key, _)| {
+                let (_, base_offset) = keys::parse_time(&key)?;
+                Some((key, base_offset))
+            }))
+        };
+        let Some((newest, base_offset)) = entry(&to)? else {
+            return Ok(None);
+        };
+        if base_offset >= limit.end(offsets) {
+            return Ok(None);
+        }
+        // An entry is written some time after the maximum grew, but the one before it held a smaller maximum.
+        let before = entry(&newest)?.map(|(_, base_offset)| base_offset);
+        Ok(before.filter(|base_offset| *base_offset >= offsets.log_start))
     }
 
     /// Visits the batches from the one that holds `from` on, up to `limit`.

@@ -172,9 +172,9 @@ impl PartitionState {
     }
 
     fn last_stable(&self) -> i64 {
-        let open = self.producers.first_open_offset();
-        open.map_or(self.high_watermark, |open| {
-            open.clamp(self.log_start, self.high_watermark)
+        let unstable = self.producers.first_unstable_offset();
+        unstable.map_or(self.high_watermark, |unstable| {
+            unstable.clamp(self.log_start, self.high_watermark)
         })
     }
 
@@ -192,7 +192,8 @@ impl PartitionState {
     /// leader epoch, and takes it into the state. The caller writes plans in the order they were made.
     ///
     /// # Errors
-    /// A leader epoch other than the current one; a producer's epoch or sequence (`producers.rs`).
+    /// A leader epoch other than the current one; a producer's epoch or sequence, or a marker's coordinator
+    /// (`producers.rs`); offsets that do not fit.
     pub fn plan_append(
         &mut self,
         bytes: &Bytes,
@@ -215,17 +216,21 @@ impl PartitionState {
                 needs_sync: false,
             });
         }
-        let mut stamped = bytes.to_vec();
         let mut header = *header;
         header.base_offset = self.log_end;
         header.partition_leader_epoch = leader_epoch;
+        check_offsets(&header)?;
+        if let Some((_, coordinator_epoch)) = marker(&header, bytes) {
+            self.producers.check_marker(&header, coordinator_epoch)?;
+        }
+        let mut stamped = bytes.to_vec();
         batch::stamp(&mut stamped, header.base_offset, leader_epoch);
         let log_append_time = config.log_append_time.then_some(now_ms);
         if let Some(now_ms) = log_append_time {
             batch::stamp_log_append_time(&mut stamped, now_ms);
             header.max_timestamp = now_ms;
         }
-        let ops = self.take(&header, Bytes::from(stamped))?;
+        let ops = self.take(&header, Bytes::from(stamped));
         self.unflushed_messages = self
             .unflushed_messages
             .saturating_add(i64::from(header.record_count.max(1)));
@@ -252,7 +257,7 @@ impl PartitionState {
     /// must not go back. The bytes are taken as they are.
     ///
     /// # Errors
-    /// A gap or an overlap; an epoch below the newest in the log.
+    /// A gap or an overlap; an epoch below the newest in the log; offsets that do not fit.
     pub fn plan_follower_append(
         &mut self,
         bytes: &Bytes,
@@ -271,21 +276,18 @@ impl PartitionState {
                 current: newest,
             });
         }
-        let ops = self.take(header, bytes.clone())?;
+        check_offsets(header)?;
+        let ops = self.take(header, bytes.clone());
         self.sync_required_to = self.log_end;
         self.check_invariant();
         Ok(ops)
     }
 
     /// Takes a stamped batch into the state and lists what is written with it.
-    fn take(&mut self, header: &BatchHeader, stamped: Bytes) -> Result<WriteOps, StorageError> {
+    fn take(&mut self, header: &BatchHeader, stamped: Bytes) -> WriteOps {
         let length = stamped.len();
         let mut ops = WriteOps::new();
-        let mut aborted = None;
-        if header.is_control() && header.has_producer_id() {
-            // A marker that is refused must leave no trace, so it is taken before anything else.
-            aborted = self.take_marker(header, &stamped)?;
-        }
+        let aborted = self.take_producer(header, &stamped);
         ops.put(
             Family::Log,
             keys::batch(self.handle, header.base_offset),
@@ -300,38 +302,27 @@ impl PartitionState {
         }
         self.log_end = header.next_offset();
         self.take_epoch(header, &mut ops);
-        self.producers.apply(header);
         self.bytes_since_time_entry += length;
         self.bytes_since_snapshot += length;
         self.take_time(header, &mut ops);
         self.take_snapshot(&mut ops);
-        Ok(ops)
+        ops
     }
 
     /// Takes a batch that is already in the log into the state: recovery's half of `take`.
-    pub(crate) fn replay(
-        &mut self,
-        header: &BatchHeader,
-        bytes: &[u8],
-    ) -> Result<(), StorageError> {
-        if header.is_control() && header.has_producer_id() {
-            self.take_marker(header, bytes)?;
-        }
-        self.producers.apply(header);
+    pub(crate) fn replay(&mut self, header: &BatchHeader, bytes: &[u8]) {
+        self.take_producer(header, bytes);
         self.bytes_since_snapshot += bytes.len();
-        Ok(())
     }
 
-    fn take_marker(
-        &mut self,
-        header: &BatchHeader,
-        bytes: &[u8],
-    ) -> Result<Option<AbortedTransaction>, StorageError> {
-        let Some((commit, coordinator_epoch)) = parse_marker(bytes) else {
-            return Ok(None);
-        };
-        self.producers
-            .apply_marker(header, commit, coordinator_epoch, header.next_offset())
+    fn take_producer(&mut self, header: &BatchHeader, bytes: &[u8]) -> Option<AbortedTransaction> {
+        if let Some((commit, coordinator_epoch)) = marker(header, bytes) {
+            return self
+                .producers
+                .apply_marker(header, commit, coordinator_epoch);
+        }
+        self.producers.apply(header);
+        None
     }
 
     fn take_epoch(&mut self, header: &BatchHeader, ops: &mut WriteOps) {
@@ -364,7 +355,9 @@ impl PartitionState {
     }
 
     fn take_snapshot(&mut self, ops: &mut WriteOps) {
-        if self.producers.is_empty() {
+        // Where there was a producer once, snapshots go on even when all have expired: recovery reads from the
+        // newest one.
+        if self.producers.is_empty() && self.snapshots.is_empty() {
             return;
         }
         let interval = SNAPSHOT_INTERVAL_BYTES
@@ -442,8 +435,10 @@ impl PartitionState {
                 }
             })
             .min()
-            .unwrap_or(self.committed_end);
+            .unwrap_or(self.committed_end)
+            .min(self.committed_end);
         self.high_watermark = self.high_watermark.max(everywhere);
+        self.producers.committed(self.high_watermark);
         self.check_invariant();
     }
 
@@ -498,16 +493,11 @@ impl PartitionState {
             .map_or(-1, |(epoch, _)| *epoch)
     }
 
-    /// Plans the deletion of everything before `offset`; `first_kept` is the base offset of the batch that
-    /// holds `offset` (or `offset` itself). Nothing changes until `deleted_prefix`.
+    /// Checks an offset to delete up to.
     ///
     /// # Errors
-    /// An offset outside of `log start..=high watermark`.
-    pub fn plan_delete_prefix(
-        &self,
-        offset: i64,
-        first_kept: i64,
-    ) -> Result<WriteOps, StorageError> {
+    /// An offset outside of `0..=high watermark`.
+    pub fn check_delete_prefix(&self, offset: i64) -> Result<(), StorageError> {
         if offset > self.high_watermark || offset < 0 {
             return Err(StorageError::OffsetOutOfRange {
                 offset,
@@ -515,10 +505,13 @@ impl PartitionState {
                 log_end: self.high_watermark,
             });
         }
+        Ok(())
+    }
+
+    /// Plans the deletion of everything before `offset`, which is above the log start; `first_kept` is the base
+    /// offset of the batch that holds `offset` (or `offset` itself). No offset moves until `deleted_prefix`.
+    pub fn plan_delete_prefix(&mut self, offset: i64, first_kept: i64) -> WriteOps {
         let mut ops = WriteOps::new();
-        if offset <= self.log_start {
-            return Ok(ops);
-        }
         let handle = self.handle;
         ops.put(
             Family::Log,
@@ -529,6 +522,7 @@ impl PartitionState {
         ops.delete_range(Family::Log, from, keys::batch(handle, first_kept));
         let from = keys::aborteds(handle, 0).0;
         ops.delete_range(Family::Log, from, keys::aborteds(handle, offset).0);
+        self.keep_snapshots_from(first_kept, &mut ops);
         let current = self
             .epochs
             .range(..)
@@ -544,7 +538,24 @@ impl PartitionState {
                 keys::epoch_value(offset),
             );
         }
-        Ok(ops)
+        ops
+    }
+
+    /// Removes the snapshots before `first_kept`: the batches between them and that offset go, and a state that
+    /// misses them would take every producer's next batch for a gap. One snapshot at least is left.
+    fn keep_snapshots_from(&mut self, first_kept: i64, ops: &mut WriteOps) {
+        let Some(newest) = self.snapshots.last().copied() else {
+            return;
+        };
+        if newest < first_kept {
+            self.snapshot(ops);
+        }
+        self.snapshots.retain(|offset| *offset >= first_kept);
+        ops.delete_range(
+            Family::Log,
+            keys::producers(self.handle, 0).0,
+            keys::producers(self.handle, first_kept).0,
+        );
     }
 
     /// The deletion planned by `plan_delete_prefix` is on disk.
@@ -580,6 +591,15 @@ impl PartitionState {
         }
         let (from, to) = keys::producers(handle, end + 1);
         ops.delete_range(Family::Log, from, to);
+        if self.snapshots.first().is_some_and(|oldest| *oldest > end) {
+            // No snapshot at all would mean: no producer ever. An empty one at 0 has everything replayed that
+            // is left; so does Kafka (`UnifiedLog.rebuildProducerState`).
+            ops.put(
+                Family::Log,
+                keys::producer_end(handle, 0),
+                keys::producer_end_value(0),
+            );
+        }
         let (from, to) = keys::aborteds(handle, end);
         ops.delete_range(Family::Log, from, to);
         if let Some((epoch, _)) = self.epochs.iter().find(|(_, start)| **start >= end) {
@@ -602,6 +622,21 @@ impl PartitionState {
         ops
     }
 
+    /// Takes over what was recovered after a truncation. Leader, replicas and high watermark are not of the
+    /// log's bytes: they stay, the last one cut to the log.
+    pub(crate) fn truncated(&mut self, recovered: Self) {
+        let before = std::mem::replace(self, recovered);
+        self.leader_epoch = before.leader_epoch;
+        self.isr = before.isr;
+        self.generation = before.generation + 1;
+        self.high_watermark = before.high_watermark.clamp(self.log_start, self.log_end);
+        self.follower_ends = before.follower_ends;
+        for end in self.follower_ends.values_mut() {
+            *end = (*end).min(self.log_end);
+        }
+        self.commit();
+    }
+
     /// Forgets producers that wrote nothing since `oldest`.
     pub fn expire_producers(&mut self, oldest: i64) -> usize {
         self.producers.expire(oldest)
@@ -621,6 +656,29 @@ impl PartitionState {
             self.written_end
         );
     }
+}
+
+/// Offsets must go forward and leave room for the log end after them.
+fn check_offsets(header: &BatchHeader) -> Result<(), StorageError> {
+    let next = header
+        .base_offset
+        .checked_add(i64::from(header.last_offset_delta))
+        .and_then(|last| last.checked_add(1));
+    if header.last_offset_delta < 0 || next.is_none() {
+        return Err(StorageError::InvalidBatch(format!(
+            "{} offsets from {} on",
+            i64::from(header.last_offset_delta) + 1,
+            header.base_offset
+        )));
+    }
+    Ok(())
+}
+
+/// The transaction marker that a batch is, if it is one: whether it commits, and its coordinator's epoch.
+fn marker(header: &BatchHeader, bytes: &[u8]) -> Option<(bool, i32)> {
+    (header.is_control() && header.has_producer_id())
+        .then(|| parse_marker(bytes))
+        .flatten()
 }
 
 /// Whether a transaction marker commits, and its coordinator's epoch. (Kafka's `EndTransactionMarker`:

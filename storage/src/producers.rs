@@ -3,8 +3,10 @@
 //! Invariants:
 //! * at most `BATCHES_KEPT` newest batches of a producer are remembered, as many as an idempotent producer
 //!   may have in flight, so that a retry is recognised and answered with its old offset;
-//! * state changes only through `apply`, with batches in log order, live and at recovery alike;
-//! * the last stable offset is derived from the open transactions, never stored.
+//! * state changes only through `apply` and `apply_marker`, with batches in log order, live and at recovery
+//!   alike; both take what the log holds and refuse nothing (`check` and `check_marker` do, before);
+//! * the last stable offset is derived from the transactions that are open, or whose marker is not below the
+//!   high watermark; it is never stored.
 //!
 //! What a first sequence is answered (KIP-98, KIP-360; Kafka's `ProducerAppendInfo`):
 //!
@@ -13,7 +15,7 @@
 //! epoch older than the newest       InvalidProducerEpoch
 //! epoch newer than the newest       only sequence 0, else OutOfOrderSequence
 //! same epoch, equal to a kept batch duplicate: its offset is the answer
-//! same epoch, follows the last one  accepted (after i32::MAX comes 0)
+//! same epoch, follows the last one  accepted (after i32::MAX comes 0; after a lone marker only 0)
 //! same epoch, anything else         OutOfOrderSequence
 //! ```
 
@@ -81,6 +83,15 @@ impl ProducerState {
             batches: VecDeque::new(),
         }
     }
+
+    /// Of another epoch no batch counts any more. It may be a lower one, where the producer had expired when it
+    /// wrote: the log says what was accepted.
+    fn take_epoch(&mut self, epoch: i16) {
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
 }
 
 /// A transaction that ended in an abort.
@@ -110,6 +121,9 @@ pub enum Sequenced {
 pub struct Producers {
     states: HashMap<i64, ProducerState>,
     open: BTreeSet<(i64, i64)>,
+    /// Transactions whose marker is not below the high watermark yet, by first offset and producer: the marker's
+    /// offset (Kafka's `unreplicatedTxns`).
+    ending: BTreeMap<(i64, i64), i64>,
     aborted: BTreeMap<(i64, i64), AbortedTransaction>,
 }
 
@@ -195,13 +209,32 @@ impl Producers {
         if let Some(kept) = duplicate {
             return Ok(Sequenced::Duplicate(*kept));
         }
-        match state.batches.back() {
-            // Only a marker has been seen of this epoch: as good as unknown.
-            None => Ok(Sequenced::New),
-            Some(last) if next_sequence(last.last_sequence) == batch.base_sequence => {
-                Ok(Sequenced::New)
+        let last = state.batches.back().map(|last| last.last_sequence);
+        let expected = last.map_or(0, next_sequence);
+        if batch.base_sequence == expected {
+            Ok(Sequenced::New)
+        } else {
+            Err(out_of_order(expected))
+        }
+    }
+
+    /// Checks a transaction marker that a coordinator wants to write.
+    ///
+    /// # Errors
+    /// An older coordinator epoch than one seen before.
+    pub fn check_marker(
+        &self,
+        batch: &BatchHeader,
+        coordinator_epoch: i32,
+    ) -> Result<(), StorageError> {
+        match self.states.get(&batch.producer_id) {
+            Some(state) if coordinator_epoch < state.coordinator_epoch => {
+                Err(StorageError::TransactionCoordinatorFenced {
+                    given: coordinator_epoch,
+                    current: state.coordinator_epoch,
+                })
             }
-            Some(last) => Err(out_of_order(next_sequence(last.last_sequence))),
+            _ => Ok(()),
         }
     }
 
@@ -214,10 +247,7 @@ impl Producers {
             .states
             .entry(batch.producer_id)
             .or_insert_with(|| ProducerState::new(batch.producer_epoch));
-        if batch.producer_epoch > state.epoch {
-            state.epoch = batch.producer_epoch;
-            state.batches.clear();
-        }
+        state.take_epoch(batch.producer_epoch);
         state.last_timestamp = batch.max_timestamp;
         if state.batches.len() == BATCHES_KEPT {
             state.batches.pop_front();
@@ -234,54 +264,52 @@ impl Producers {
         }
     }
 
-    /// Takes a transaction marker into the state and says which transaction it aborted, if it did.
-    /// `high_watermark_after` bounds the last stable offset that is noted with it.
-    ///
-    /// # Errors
-    /// A marker of an older coordinator epoch than one seen before.
+    /// Takes a transaction marker, with its offset, into the state and says which transaction it aborted, if it did.
     pub fn apply_marker(
         &mut self,
         batch: &BatchHeader,
         commit: bool,
         coordinator_epoch: i32,
-        log_end_after: i64,
-    ) -> Result<Option<AbortedTransaction>, StorageError> {
+    ) -> Option<AbortedTransaction> {
         let state = self
             .states
             .entry(batch.producer_id)
             .or_insert_with(|| ProducerState::new(batch.producer_epoch));
-        if coordinator_epoch < state.coordinator_epoch {
-            return Err(StorageError::TransactionCoordinatorFenced {
-                given: coordinator_epoch,
-                current: state.coordinator_epoch,
-            });
-        }
-        if batch.producer_epoch > state.epoch {
-            state.epoch = batch.producer_epoch;
-            state.batches.clear();
-        }
+        state.take_epoch(batch.producer_epoch);
         state.coordinator_epoch = coordinator_epoch;
         state.last_timestamp = batch.max_timestamp;
-        let Some(first_offset) = state.open_transaction.take() else {
-            return Ok(None);
-        };
+        let first_offset = state.open_transaction.take()?;
         self.open.remove(&(first_offset, batch.producer_id));
+        self.ending
+            .insert((first_offset, batch.producer_id), batch.last_offset());
         if commit {
-            return Ok(None);
+            return None;
         }
         let aborted = AbortedTransaction {
             producer_id: batch.producer_id,
             first_offset,
             last_offset: batch.last_offset(),
-            last_stable_offset: self.first_open_offset().unwrap_or(log_end_after),
+            last_stable_offset: self.first_open_offset().unwrap_or(batch.next_offset()),
         };
         self.restore_aborted(aborted);
-        Ok(Some(aborted))
+        Some(aborted)
     }
 
-    /// First offset of the oldest open transaction: no reader of committed data goes beyond it.
+    /// First offset of the oldest open transaction.
     pub fn first_open_offset(&self) -> Option<i64> {
         self.open.first().map(|(offset, _)| *offset)
+    }
+
+    /// First offset of the oldest transaction that is open or could be again: a power cut may still take its
+    /// marker. No reader of committed data goes beyond it.
+    pub fn first_unstable_offset(&self) -> Option<i64> {
+        let ending = self.ending.keys().next().map(|(offset, _)| *offset);
+        self.first_open_offset().into_iter().chain(ending).min()
+    }
+
+    /// Markers below the high watermark stay.
+    pub fn committed(&mut self, high_watermark: i64) {
+        self.ending.retain(|_, marker| *marker >= high_watermark);
     }
 
     /// Aborted transactions that have records in `from..to`, oldest end first.
@@ -418,22 +446,26 @@ mod tests {
         producers.apply(&open(2, 7));
         assert_eq!(producers.first_open_offset(), Some(5));
         let aborted = producers
-            .apply_marker(&marker(1, 9), false, 0, 10)
-            .expect("not fenced")
+            .apply_marker(&marker(1, 9), false, 0)
             .expect("aborted");
         assert_eq!((aborted.first_offset, aborted.last_offset), (5, 9));
         assert_eq!(aborted.last_stable_offset, 7);
         assert_eq!(producers.first_open_offset(), Some(7));
-        assert_eq!(
-            producers.apply_marker(&marker(2, 10), true, 3, 11),
-            Ok(None)
-        );
+        assert_eq!(producers.apply_marker(&marker(2, 10), true, 3), None);
         assert_eq!(producers.first_open_offset(), None);
+        let mut unstable = |high_watermark| {
+            producers.committed(high_watermark);
+            producers.first_unstable_offset()
+        };
+        assert_eq!(unstable(9), Some(5));
+        assert_eq!(unstable(10), Some(7));
+        assert_eq!(unstable(11), None);
         assert_eq!(producers.aborted_in(0, 5), []);
         assert_eq!(producers.aborted_in(0, 6), [aborted]);
         assert_eq!(producers.aborted_in(9, 100), [aborted]);
         assert_eq!(producers.aborted_in(10, 100), []);
-        assert!(producers.apply_marker(&marker(2, 11), true, 2, 12).is_err());
+        assert!(producers.check_marker(&marker(2, 11), 2).is_err());
+        assert!(producers.check_marker(&marker(2, 11), 3).is_ok());
         producers.forget_before(10);
         assert_eq!(producers.aborted_in(0, 100), []);
     }

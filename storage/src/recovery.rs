@@ -71,6 +71,7 @@ pub fn recover(
     state.sync_required_to = end;
     state.committed_end = end;
     state.high_watermark = end;
+    state.producers.committed(end);
     Ok(state)
 }
 
@@ -186,17 +187,22 @@ fn replay_tail(
     let begin = (indexed + 1)
         .max(state.log_start)
         .min(snapshot.unwrap_or(i64::MAX));
-    let (from, to) = keys::batches(handle, begin.max(0));
+    let (lower, to) = keys::batches(handle, 0);
+    let key = keys::batch(handle, begin.max(0));
+    // The log start may lie inside of a batch, which counts all the same.
+    let start = Start::Floor {
+        key: &key,
+        lower: &lower,
+    };
     let mut outcome = Ok(());
-    engine.scan(Family::Log, Start::At(&from), &to, &mut |_, value| {
-        let step = stored_header(handle, value).and_then(|header| {
+    engine.scan(Family::Log, start, &to, &mut |_, value| {
+        let step = stored_header(handle, value).map(|header| {
             if header.base_offset > indexed {
                 state.running_max_timestamp = state.running_max_timestamp.max(header.max_timestamp);
                 state.bytes_since_time_entry += value.len();
             }
-            match snapshot {
-                Some(snapshot) if header.base_offset >= snapshot => state.replay(&header, value),
-                _ => Ok(()),
+            if snapshot.is_some_and(|snapshot| header.base_offset >= snapshot) {
+                state.replay(&header, value);
             }
         });
         match step {

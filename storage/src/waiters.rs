@@ -84,6 +84,13 @@ pub(crate) struct AppendWaiter {
     pub(crate) index: usize,
 }
 
+/// Answers appends that were taken out. Called without any partition's lock.
+pub(crate) fn complete(done: Vec<AppendWaiter>) {
+    for waiter in done {
+        waiter.pending.complete(waiter.index, Ok(waiter.appended));
+    }
+}
+
 /// All that wait for one partition; lives under the partition's lock.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {

@@ -24,7 +24,7 @@ use crate::keys::{self, Handle, PartitionId};
 use crate::log::{AppendEntry, Clock, Observer, Partition};
 use crate::partition::{Offsets, PartitionState};
 use crate::recovery;
-use crate::waiters::{Acks, AppendWaiter, PendingAppend, lock};
+use crate::waiters::{Acks, AppendWaiter, PendingAppend, complete, lock};
 
 /// Appends below this size share one write; larger ones have their own.
 const SHARED_WRITE_BYTES: usize = 16 << 10;
@@ -178,7 +178,9 @@ impl Shared {
         done.map_err(|error| {
             self.fail(&error);
             StorageError::Engine(error)
-        })
+        })?;
+        // The system tells a failed fsync once: if it told the syncer, the success here is worth nothing.
+        self.check()
     }
 
     fn close_queue(&self) {
@@ -190,12 +192,6 @@ impl Shared {
 fn refuse(waiting: Vec<AppendWaiter>, error: &StorageError) {
     for waiter in waiting {
         waiter.pending.complete(waiter.index, Err(error.clone()));
-    }
-}
-
-fn complete(done: Vec<AppendWaiter>) {
-    for waiter in done {
-        waiter.pending.complete(waiter.index, Ok(waiter.appended));
     }
 }
 
@@ -260,6 +256,10 @@ fn sync_loop(shared: &Shared) {
         let began = shared.clock.monotonic();
         if let Err(error) = shared.engine.sync() {
             shared.fail(&error);
+            continue;
+        }
+        if shared.check().is_err() {
+            // The writer's own sync failed meanwhile: this one's success is worth nothing.
             continue;
         }
         shared
@@ -426,9 +426,7 @@ impl Writer {
                 offset,
                 reply,
             } => {
-                let ops = partition.lock().state.plan_truncate_fully(offset);
-                // The range deletion takes the binding's neighbours only, never the binding itself.
-                let _ = reply.send(self.rebuild(&partition, &ops));
+                let _ = reply.send(self.truncate_fully(&partition, offset));
             }
             Command::Create { ids, reply } => {
                 let _ = reply.send(create_now(&self.shared, &ids));
@@ -649,25 +647,24 @@ impl Writer {
             } else {
                 offset
             };
-            // Checked before the look-up, which needs an offset inside of the log.
-            inner.state.plan_delete_prefix(offset, offset)?;
+            inner.state.check_delete_prefix(offset)?;
+            if offset <= inner.state.log_start {
+                return Ok(inner.state.log_start);
+            }
             drop(inner);
             let first_kept = self.batch_holding(partition.handle(), offset)?;
+            let until = self.first_time_entry(partition.handle(), first_kept)?;
             let mut ops = partition
                 .lock()
                 .state
-                .plan_delete_prefix(offset, first_kept)?;
-            if !ops.is_empty()
-                && let Some(until) = self.first_time_entry(partition.handle(), first_kept)?
-            {
+                .plan_delete_prefix(offset, first_kept);
+            if let Some(until) = until {
                 let from = keys::times(partition.handle()).0;
                 ops.delete_range(Family::Log, from, until);
             }
             (ops, offset)
         };
-        if !ops.is_empty() {
-            self.shared.write_durably(&ops)?;
-        }
+        self.shared.write_durably(&ops)?;
         let mut inner = partition.lock();
         inner.state.deleted_prefix(offset);
         Ok(inner.state.log_start)
@@ -718,6 +715,28 @@ impl Writer {
         self.rebuild(partition, &ops)
     }
 
+    fn truncate_fully(
+        &mut self,
+        partition: &Arc<Partition>,
+        offset: i64,
+    ) -> Result<Offsets, StorageError> {
+        let ops = {
+            let inner = partition.lock();
+            if inner.gone {
+                return Err(StorageError::NoSuchPartition);
+            }
+            if offset < 0 {
+                return Err(StorageError::OffsetOutOfRange {
+                    offset,
+                    log_start: inner.state.log_start,
+                    log_end: inner.state.log_end,
+                });
+            }
+            inner.state.plan_truncate_fully(offset)
+        };
+        self.rebuild(partition, &ops)
+    }
+
     /// Writes `ops` and recovers the partition's state from what is left. Appends that wait are refused.
     fn rebuild(
         &mut self,
@@ -725,16 +744,20 @@ impl Writer {
         ops: &WriteOps,
     ) -> Result<Offsets, StorageError> {
         self.shared.write_durably(ops)?;
-        let mut state = recovery::recover(
+        let recovered = recovery::recover(
             self.shared.engine.as_ref(),
             partition.handle(),
             self.shared.node_id,
-        )?;
+        );
+        let state = recovered.inspect_err(|error| {
+            // The store holds another log than the state describes: nothing may be built on that.
+            self.shared.fail(&match error {
+                StorageError::Engine(cause) => cause.clone(),
+                other => EngineError::Failed(other.to_string()),
+            });
+        })?;
         let mut inner = partition.lock();
-        state.leader_epoch = inner.state.leader_epoch;
-        state.isr = inner.state.isr.clone();
-        state.generation = inner.state.generation + 1;
-        inner.state = state;
+        inner.state.truncated(state);
         let offsets = inner.state.offsets();
         let waiting = inner.waiters.give_up();
         drop(inner);
@@ -744,7 +767,8 @@ impl Writer {
 
     fn delete(&mut self, ids: &[PartitionId]) -> Result<(), StorageError> {
         let mut ops = WriteOps::new();
-        for id in ids {
+        // Nobody deletes the metadata partition, and without it the next start would be one of an empty broker.
+        for id in ids.iter().filter(|id| **id != PartitionId::METADATA) {
             let Some((_, partition)) = self.shared.partitions.remove(id) else {
                 continue;
             };
