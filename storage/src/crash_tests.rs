@@ -13,12 +13,12 @@ use crate::crash_model::marker;
 use crate::crash_world;
 use crate::engine::{Engine, Family, Start, Visit, WriteOps};
 use crate::error::{EngineError, StorageError};
-use crate::keys::{Handle, PartitionId};
+use crate::keys::{self, Handle, PartitionId};
 use crate::log::{Log, NoObserver, ReadLimit};
 use crate::log_tests::{Bench, ID, TestClock, block, plain, sequenced, timed};
 use crate::memory::MemoryEngine;
 use crate::partition::{LogConfig, PartitionState};
-use crate::waiters::Acks;
+use crate::waiters::{Acks, Watch};
 
 fn transactional(producer_id: i64, epoch: i16, sequence: i32) -> Bytes {
     BatchBuilder::new(1_000)
@@ -474,6 +474,107 @@ fn epochs_are_answered_alike_before_and_after_a_crash() {
     let bench = bench.power_cut();
     assert_eq!(ends(&bench), live);
     assert_eq!(bench.partition.epoch_of(9), 5);
+}
+
+#[test]
+fn a_follower_has_what_its_leader_has() {
+    for seed in 0..300 {
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let leader = Bench::new();
+        let mut sequences = [0_i32; 4];
+        for epoch in 0..rng.i32(1..30) {
+            if rng.u8(0..4) == 0 {
+                leader.partition.become_leader(epoch, vec![1]);
+            }
+            let who = rng.usize(0..4);
+            let bytes = match rng.u8(0..4) {
+                0 => plain(rng.usize(1..4)),
+                1 => marker(who as i64, 0, rng.bool(), epoch),
+                _ => {
+                    sequences[who] += 1;
+                    transactional(who as i64, 0, sequences[who] - 1)
+                }
+            };
+            leader.appended(bytes);
+        }
+        let follower = Bench::new();
+        while follower.offsets().log_end < leader.offsets().log_end {
+            let (from, max) = (follower.offsets().log_end, rng.usize(1..1_000));
+            let read = leader
+                .log
+                .read(&leader.partition, from, max, true, ReadLimit::LogEnd);
+            let bytes = Bytes::from(read.expect("reads").batches.concat());
+            let taken = follower.log.append_as_follower(&follower.partition, bytes);
+            block(taken).expect("continues");
+        }
+        let (led, follows) = (leader.partition.state(), follower.partition.state());
+        assert_eq!(follows.producers, led.producers);
+        assert_eq!(
+            (&follows.epochs, follows.log_end),
+            (&led.epochs, led.log_end)
+        );
+        let newest = led.epochs.last_key_value().map_or(0, |(epoch, _)| *epoch);
+        for epoch in -1..=newest {
+            assert_eq!(
+                follower.partition.epoch_end(epoch),
+                leader.partition.epoch_end(epoch),
+                "epoch {epoch}"
+            );
+        }
+        let recovered = follower.killed().partition.state();
+        assert_eq!(recovered.producers, led.producers);
+    }
+}
+
+#[test]
+fn a_watch_misses_nothing_while_the_log_moves() {
+    const BATCHES: i64 = 3_000;
+    let bench = Bench::new();
+    let (log, partition) = (bench.log.clone(), bench.partition.clone());
+    let reader = std::thread::spawn(move || {
+        let mut wakes = 0;
+        loop {
+            // As a fetch does it: watch, read, wait.
+            let end = partition.offsets().high_watermark;
+            let mut watch = Watch::new();
+            watch.add(&partition, ReadLimit::HighWatermark, end);
+            let read = log.read(&partition, end, 1, true, ReadLimit::HighWatermark);
+            if partition.is_gone() {
+                return wakes;
+            }
+            if read.is_ok_and(|read| read.batches.is_empty()) {
+                block(watch.fired());
+                wakes += 1;
+            }
+        }
+    });
+    for _ in 0..BATCHES {
+        bench.appended(plain(1));
+    }
+    // Nothing but the deletion wakes a reader at the end of the log.
+    block(bench.log.delete(vec![ID])).expect("deletes");
+    assert!(reader.join().expect("no panic") > 0);
+    assert_eq!(bench.partition.parked_fetches(), 0);
+}
+
+#[test]
+fn a_store_that_would_give_a_handle_away_twice_is_refused() {
+    for lost in [keys::next_handle(), keys::binding(PartitionId::METADATA)] {
+        let bench = Bench::new();
+        let mut ops = WriteOps::new();
+        ops.delete(Family::Log, lost);
+        bench.engine.write(&ops).expect("writes");
+        let clock = Arc::new(TestClock(AtomicI64::new(1_000)));
+        let opened = Log::open(bench.engine.clone(), 1, clock, Arc::new(NoObserver));
+        assert!(
+            matches!(
+                opened,
+                Err(StorageError::Engine(EngineError::Corruption(_)))
+            ),
+            "{opened:?}"
+        );
+    }
 }
 
 /// Seeds to run, from the environment variable `name` (`first..last`) or `first..last` as given here.

@@ -53,6 +53,20 @@ fn sync_folder(path: &Path) -> Result<(), OpenError> {
         .map_err(io("cannot sync folder", path))
 }
 
+/// Creates `path` with the folders above it, so that a power cut does not take the name away from its content.
+fn create_folders(path: &Path) -> Result<(), OpenError> {
+    let missing: Vec<_> = path
+        .ancestors()
+        .take_while(|above| !above.exists())
+        .collect();
+    fs::create_dir_all(path).map_err(io("cannot create data directory", path))?;
+    for made in missing {
+        let above = made.parent().filter(|above| *above != Path::new(""));
+        sync_folder(above.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
 /// Writes a file so that after a power cut it is there whole or not at all.
 fn write_whole(folder: &Path, name: &str, content: &str) -> Result<(), OpenError> {
     let temporary = folder.join(format!("{name}.tmp"));
@@ -141,7 +155,7 @@ impl DataDirectory {
                 reason: "the file is missing beside a log".to_owned(),
             });
         }
-        fs::create_dir_all(path).map_err(io("cannot create data directory", path))?;
+        create_folders(path)?;
         let lock_path = path.join(LOCK_FILE);
         let lock = File::options()
             .create(true)
@@ -154,9 +168,14 @@ impl DataDirectory {
                 dir: path.display().to_string(),
             });
         }
-        let marker = path.join(CLEAN_SHUTDOWN_FILE);
-        let clean = marker.exists();
         let is_new = found.is_none();
+        if is_new && identity_path.exists() {
+            // Another process made it between the look above and the lock; its identity must stay.
+            return Err(OpenError::InUse {
+                dir: path.display().to_string(),
+            });
+        }
+        let clean = path.join(CLEAN_SHUTDOWN_FILE).exists();
         let identity = match found {
             Some((_, identity)) => identity,
             None => {

@@ -284,6 +284,14 @@ impl Log {
                 "a partition binding has an unknown layout".to_owned(),
             )));
         }
+        // A handle that is given away twice would mix two partitions.
+        let next_handle = writer::stored_next_handle(engine.as_ref())?;
+        if let Some((_, handle)) = bindings.iter().find(|(_, handle)| *handle >= next_handle) {
+            return Err(StorageError::Engine(EngineError::Corruption(format!(
+                "partition handle {} is in use, but the counter stands at {}",
+                handle.0, next_handle.0
+            ))));
+        }
         // Nothing recovered may be served before it is safe from a power cut.
         engine.sync()?;
         let partitions = DashMap::new();

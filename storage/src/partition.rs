@@ -468,10 +468,11 @@ impl PartitionState {
         if epoch < 0 {
             return (-1, -1);
         }
-        if epoch == self.leader_epoch {
+        let newest = self.epochs.last_key_value().map_or(-1, |(epoch, _)| *epoch);
+        // A follower may hold newer epochs than it has been told of.
+        if epoch == self.leader_epoch && epoch >= newest {
             return (epoch, self.log_end);
         }
-        let newest = self.epochs.last_key_value().map_or(-1, |(epoch, _)| *epoch);
         if epoch > newest.max(self.leader_epoch) {
             return (-1, -1);
         }

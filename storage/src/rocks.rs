@@ -142,6 +142,10 @@ impl RocksEngine {
             std::fs::create_dir_all(&path)
                 .map_err(|error| EngineError::Io(format!("{}: {error}", path.display())))?;
         }
+        // RocksDB syncs what is inside of its folders, not their names.
+        std::fs::File::open(dir)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| EngineError::Io(format!("{}: {error}", dir.display())))?;
         let direct_io = direct_io_works(dir);
         let log_options = log_options(options, direct_io);
         let only = ColumnFamilyDescriptor::new(Family::Log.name(), log_options.clone());

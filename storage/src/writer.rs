@@ -278,6 +278,18 @@ fn sync_loop(shared: &Shared) {
     }
 }
 
+/// The handle that is given away next.
+pub(crate) fn stored_next_handle(engine: &dyn Engine) -> Result<Handle, StorageError> {
+    match engine.get(Family::Log, &keys::next_handle())? {
+        Some(value) => keys::parse_handle(&value).ok_or_else(|| {
+            StorageError::Engine(EngineError::Corruption(
+                "the handle counter has an unknown layout".to_owned(),
+            ))
+        }),
+        None => Ok(Handle::METADATA),
+    }
+}
+
 /// Creates partitions that are not there, durably. Called by the writer, and once at open.
 pub(crate) fn create_now(
     shared: &Shared,
@@ -286,14 +298,7 @@ pub(crate) fn create_now(
     let mut next_handle = lock(&shared.next_handle);
     let mut next = match *next_handle {
         Some(next) => next,
-        None => match shared.engine.get(Family::Log, &keys::next_handle())? {
-            Some(value) => keys::parse_handle(&value).ok_or_else(|| {
-                StorageError::Engine(EngineError::Corruption(
-                    "the handle counter has an unknown layout".to_owned(),
-                ))
-            })?,
-            None => Handle::METADATA,
-        },
+        None => stored_next_handle(shared.engine.as_ref())?,
     };
     let mut ops = WriteOps::new();
     let mut made: HashMap<PartitionId, Arc<Partition>> = HashMap::new();
@@ -301,10 +306,12 @@ pub(crate) fn create_now(
         if shared.partitions.contains_key(id) || made.contains_key(id) {
             continue;
         }
-        assert!(
-            (*id == PartitionId::METADATA) == (next == Handle::METADATA),
-            "handle 1 belongs to the metadata partition"
-        );
+        if (*id == PartitionId::METADATA) != (next == Handle::METADATA) {
+            return Err(StorageError::Engine(EngineError::Corruption(format!(
+                "handle {} would not be of its partition: the counter or the metadata partition's binding is lost",
+                next.0
+            ))));
+        }
         ops.put(Family::Log, keys::binding(*id), keys::handle_value(next));
         let state = PartitionState::new(next, shared.node_id);
         made.insert(*id, Arc::new(Partition::new(*id, state)));
