@@ -227,6 +227,7 @@ fn load<S: Shard>(
 
 impl<S: Shard> Driver<S> {
     async fn run(mut self, mut asked: mpsc::Receiver<Asked<S>>, stop: CancellationToken) {
+        self.begin().await;
         loop {
             let due = self.timers.first().map(|(at, _)| *at);
             let until = due.map_or(Duration::from_secs(3600), |at| {
@@ -344,7 +345,7 @@ impl<S: Shard> Driver<S> {
                 for (id, _) in outcome.replies {
                     self.release(id, Err(code));
                 }
-                self.reload();
+                self.reload(code).await;
             }
         }
     }
@@ -356,12 +357,24 @@ impl<S: Shard> Driver<S> {
         }
     }
 
+    /// The log is replayed: the machine arms its first timers.
+    async fn begin(&mut self) {
+        let outcome = self.machine.start(self.env.now_ms());
+        self.take(outcome).await;
+    }
+
     /// The machine may have replayed records that were lost: begin again from what the log holds.
-    fn reload(&mut self) {
+    /// Requests that were parked in it are answered with `code`: the new machine does not know them.
+    async fn reload(&mut self, code: ErrorCode) {
+        for (_, waiting) in self.waiting.drain() {
+            // The connection that asked may be gone.
+            let _ = waiting.send(Err(code));
+        }
         match load(&self.shard, &self.log) {
             Ok((machine, _)) => {
                 self.machine = machine;
                 self.timers.clear();
+                self.begin().await;
             }
             Err(error) => tracing::error!(%error, "a coordinator could not be loaded again"),
         }

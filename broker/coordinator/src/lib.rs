@@ -5,6 +5,8 @@
 //! those records are durable. Nothing here may depend on tokio, RocksDB or the wall clock; what a
 //! machine needs to know (time, fresh ids) arrives as an argument.
 
+pub mod group;
+pub mod group_record;
 pub mod machine;
 pub mod metadata;
 pub mod record;

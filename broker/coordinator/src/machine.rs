@@ -33,6 +33,12 @@ pub trait Machine: Sized {
     /// Decides a command. Every id is answered exactly once, here or by a later outcome.
     fn handle(&mut self, now: Millis, id: ReplyId, command: Self::Command) -> Outcome<Self>;
 
+    /// Called once after the records of the log are replayed and before the first command: soft state that
+    /// follows from the hard one, and the first timers.
+    fn start(&mut self, _now: Millis) -> Outcome<Self> {
+        Outcome::nothing()
+    }
+
     /// Called when an armed timer is due.
     fn expire(&mut self, now: Millis, timer: Self::Timer) -> Outcome<Self>;
 

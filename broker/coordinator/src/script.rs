@@ -30,6 +30,12 @@ impl<M: Machine> Script<M> {
         }
     }
 
+    /// Lets a machine that replayed its log begin.
+    pub fn start(&mut self) {
+        let outcome = self.machine.start(self.now);
+        self.perform(outcome);
+    }
+
     /// Sends one command; its answer may come later.
     pub fn send(&mut self, command: M::Command) -> ReplyId {
         self.next_id += 1;

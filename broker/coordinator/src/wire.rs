@@ -1,4 +1,5 @@
-//! Kafka's primitive types as the flexible record schemas write them, for the records of this crate.
+//! Kafka's primitive types as the record schemas write them, for the records of this crate: compact ones for
+//! flexible versions, `plain` ones (lengths of two and four bytes) for those before.
 //!
 //! Called by the record modules only. Reading is bounded: no allocation is larger than the bytes
 //! left allow, and no input makes it panic.
@@ -53,6 +54,29 @@ pub fn put_nullable_string(buf: &mut Vec<u8>, value: Option<&str>) {
         Some(value) => put_string(buf, value),
         None => put_uvarint(buf, 0),
     }
+}
+
+/// Appends a string of a version that is not flexible.
+///
+/// Panics when it is longer than 32,767 bytes, which no such version can carry: check at the border.
+pub fn put_plain_string(buf: &mut Vec<u8>, value: &str) {
+    let len = i16::try_from(value.len()).expect("checked where it came in: fits a plain string");
+    buf.extend_from_slice(&len.to_be_bytes());
+    buf.extend_from_slice(value.as_bytes());
+}
+
+/// Appends a nullable string of a version that is not flexible; see [`put_plain_string`].
+pub fn put_plain_nullable_string(buf: &mut Vec<u8>, value: Option<&str>) {
+    match value {
+        Some(value) => put_plain_string(buf, value),
+        None => buf.extend_from_slice(&(-1i16).to_be_bytes()),
+    }
+}
+
+/// Appends bytes of a version that is not flexible.
+pub fn put_plain_bytes(buf: &mut Vec<u8>, value: &[u8]) {
+    buf.extend_from_slice(&length(value.len()).to_be_bytes());
+    buf.extend_from_slice(value);
 }
 
 /// Appends a compact array of int32.
@@ -196,6 +220,42 @@ impl<'a> Reader<'a> {
     /// A compact string.
     pub fn string(&mut self) -> Result<&'a str, WireError> {
         self.nullable_string()?.ok_or(WireError::UnexpectedNull)
+    }
+
+    /// Compact bytes that may not be null.
+    pub fn bytes(&mut self) -> Result<&'a [u8], WireError> {
+        let len = self.compact_len(1)?.ok_or(WireError::UnexpectedNull)?;
+        self.take(len)
+    }
+
+    /// A nullable string of a version that is not flexible; any negative length is null, as in Kafka.
+    pub fn plain_nullable_string(&mut self) -> Result<Option<&'a str>, WireError> {
+        let Ok(len) = usize::try_from(self.i16()?) else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(self.take(len)?).map_err(|_| WireError::NotUtf8)?;
+        Ok(Some(text))
+    }
+
+    /// A string of a version that is not flexible.
+    pub fn plain_string(&mut self) -> Result<&'a str, WireError> {
+        self.plain_nullable_string()?
+            .ok_or(WireError::UnexpectedNull)
+    }
+
+    /// Bytes of a version that is not flexible.
+    pub fn plain_bytes(&mut self) -> Result<&'a [u8], WireError> {
+        let len = usize::try_from(self.i32()?).map_err(|_| WireError::UnexpectedNull)?;
+        self.take(len)
+    }
+
+    /// The length of an array of a version that is not flexible; each element takes at least `element_len` bytes.
+    pub fn plain_array_len(&mut self, element_len: usize) -> Result<usize, WireError> {
+        let len = u32::try_from(self.i32()?).map_err(|_| WireError::UnexpectedNull)?;
+        if len as usize > self.bytes.len() / element_len {
+            return Err(WireError::LengthTooLarge(len));
+        }
+        Ok(len as usize)
     }
 
     /// A compact nullable array of int32.

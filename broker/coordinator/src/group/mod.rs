@@ -1,0 +1,422 @@
+//! A shard of groups: the machine of one partition of `__consumer_offsets`. It finds the group, keeps the shard's
+//! caps, and answers whatever needs no state machine. Run by the broker's driver; handlers reach it by commands.
+//!
+//! Hard state, changed by `replay` alone: per group its last metadata record and its committed offsets. Soft
+//! state, lost by a restart: `ClassicGroup`, which exists while a group has members or ids given out, and when a
+//! group was last used. A group without any of them does not exist. Unlike Kafka, a group gets no record before
+//! its first assignment or offset: a flood of group ids costs no disk, and clients see the same answers.
+//!
+//! | timer | armed | due |
+//! |---|---|---|
+//! | Session | with every sign of life of a member or a pending id | the member is out |
+//! | Join | while a join phase lasts | initial delay over, or rebalance timeout: go on without the missing |
+//! | Sync | until all members of a generation have synced | those who have not are out |
+//! | OffsetExpiry | always | expired offsets and groups without any are forgotten |
+
+mod classic;
+mod command;
+mod join;
+mod members;
+mod offsets;
+mod queries;
+mod rebalance;
+mod reply;
+mod step;
+mod subscription;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use crate::group_record::{GroupMetadataValue, GroupRecord, MAX_STRING};
+use crate::machine::{Machine, Millis, Outcome, ReplyId, TimerChange};
+use classic::ClassicGroup;
+pub use command::*;
+use members::protocol_bytes;
+use offsets::Offsets;
+pub use reply::*;
+use step::Step;
+pub use step::Timer;
+
+/// Tombstones written by one tick of the expiry; the rest follows at once, in the next.
+const MAX_EXPIRED_PER_TICK: usize = 10_000;
+
+/// The machine of one shard.
+#[derive(Debug)]
+pub struct GroupMachine {
+    config: GroupConfig,
+    groups: BTreeMap<Arc<str>, Group>,
+    /// Groups without offsets and members, by the time of their last use: the first goes first.
+    idle: BTreeSet<(Millis, Arc<str>)>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    metadata: Option<Arc<GroupMetadataValue>>,
+    offsets: Offsets,
+    live: Option<Box<ClassicGroup>>,
+    last_used: Millis,
+    /// Its key in `idle`, if it is there.
+    idle_since: Option<Millis>,
+}
+
+impl Machine for GroupMachine {
+    type Command = Command;
+    type Reply = Reply;
+    type Record = GroupRecord;
+    type Timer = Timer;
+    type Effect = Infallible;
+
+    /// Members of the log get fresh session timers; a group larger than now allowed rebalances.
+    fn start(&mut self, now: Millis) -> Outcome<Self> {
+        let mut out = Outcome::nothing();
+        let has_members = |group: &Group| {
+            let metadata = group.metadata.as_ref();
+            metadata.is_some_and(|metadata| !metadata.members.is_empty())
+        };
+        let groups = self.groups.iter().filter(|(_, group)| has_members(group));
+        let ids: Vec<Arc<str>> = groups.map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.act(now, &id, &mut out, |group, step| {
+                if group.members.len() > step.config.max_size {
+                    group.prepare_rebalance(step);
+                }
+            });
+        }
+        self.arm_expiry(
+            now,
+            self.config.offsets_retention_check_interval_ms,
+            &mut out,
+        );
+        out
+    }
+
+    fn handle(&mut self, now: Millis, id: ReplyId, command: Command) -> Outcome<Self> {
+        let mut out = Outcome::nothing();
+        let reply = match command {
+            Command::JoinGroup(join) => {
+                self.join(now, id, join, &mut out);
+                None
+            }
+            Command::SyncGroup(sync) => self.sync(now, id, sync, &mut out),
+            Command::Heartbeat { caller } => Some(self.heartbeat(now, &caller, &mut out)),
+            Command::LeaveGroup { group, members } => {
+                Some(self.leave(now, &group, members, &mut out))
+            }
+            Command::OffsetCommit(commit) => Some(self.commit(now, commit, &mut out)),
+            Command::OffsetFetch { group, topics } => Some(self.fetch(&group, topics)),
+            Command::DescribeGroup { group } => Some(self.describe(&group)),
+            Command::ListGroups { states, types } => {
+                Some(self.list(states.as_deref(), types.as_deref()))
+            }
+            Command::DeleteGroup { group } => Some(self.delete(&group, &mut out)),
+            Command::OffsetDelete { group, topics } => {
+                Some(self.delete_offsets(&group, topics, &mut out))
+            }
+            Command::TopicsDeleted { topics } => Some(self.forget_topics(&topics, &mut out)),
+            Command::Configure(config) => {
+                self.config = *config;
+                Some(Reply::Done)
+            }
+        };
+        out.replies.extend(reply.map(|reply| (id, reply)));
+        out
+    }
+
+    fn expire(&mut self, now: Millis, timer: Timer) -> Outcome<Self> {
+        let mut out = Outcome::nothing();
+        match timer {
+            Timer::Session { group, member } => {
+                self.act(now, &group, &mut out, |group, step| {
+                    group.expire_session(&member, step);
+                });
+            }
+            Timer::Join { group } => {
+                self.act(now, &group, &mut out, |group, step| group.expire_join(step));
+            }
+            Timer::Sync { group } => {
+                self.act(now, &group, &mut out, |group, step| group.expire_sync(step));
+            }
+            Timer::OffsetExpiry => self.expire_offsets(now, &mut out),
+        }
+        out
+    }
+
+    fn replay(&mut self, record: &GroupRecord) {
+        let id = record.group().clone();
+        let group = self.groups.entry(id.clone()).or_default();
+        match record {
+            GroupRecord::OffsetCommit {
+                topic,
+                partition,
+                value,
+                ..
+            } => group.offsets.apply(topic, *partition, value.as_ref()),
+            GroupRecord::GroupMetadata { value, .. } => {
+                if let Some(value) = value {
+                    group.last_used = group.last_used.max(value.current_state_timestamp);
+                }
+                group.metadata = value.clone();
+            }
+        }
+        self.settle(&id);
+    }
+}
+
+impl GroupMachine {
+    /// A shard without groups, to replay the log into.
+    pub fn new(config: GroupConfig) -> Self {
+        Self {
+            config,
+            groups: BTreeMap::new(),
+            idle: BTreeSet::new(),
+        }
+    }
+
+    /// How many groups there are.
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn join(&mut self, now: Millis, id: ReplyId, join: JoinGroup, out: &mut Outcome<Self>) {
+        let config = &self.config;
+        let session = join.session_timeout_ms;
+        let checked = if join.group.is_empty() || join.group.len() > MAX_STRING {
+            Err(GroupError::InvalidGroupId)
+        } else if session < config.min_session_timeout_ms || session > config.max_session_timeout_ms
+        {
+            Err(GroupError::InvalidSessionTimeout)
+        } else if !has_sane_strings(&join) {
+            Err(GroupError::InvalidRequest(
+                "A string of the member is too long.",
+            ))
+        } else if protocol_bytes(&join.protocols) > config.member_metadata_max_bytes {
+            Err(GroupError::InvalidRequest(
+                "The member's metadata is too large.",
+            ))
+        } else if self.groups.contains_key(join.group.as_str()) {
+            Ok(())
+        } else if !join.member_id.is_empty() {
+            Err(GroupError::UnknownMemberId)
+        } else {
+            self.make_room(out)
+        };
+        if let Err(error) = checked {
+            let member_id = join.member_id;
+            return out
+                .replies
+                .push((id, Reply::JoinFailed { member_id, error }));
+        }
+        let group: Arc<str> = join.group.as_str().into();
+        self.groups.entry(group.clone()).or_default();
+        self.act(now, &group, out, |group, step| group.join(id, join, step));
+    }
+
+    fn sync(
+        &mut self,
+        now: Millis,
+        id: ReplyId,
+        sync: SyncGroup,
+        out: &mut Outcome<Self>,
+    ) -> Option<Reply> {
+        let group = match self.known(&sync.caller.group) {
+            Ok(group) => group,
+            Err(error) => return Some(Reply::Failed(error)),
+        };
+        self.act(now, &group, out, |group, step| group.sync(id, sync, step));
+        None
+    }
+
+    fn heartbeat(&mut self, now: Millis, caller: &Caller, out: &mut Outcome<Self>) -> Reply {
+        let known = self.known(&caller.group);
+        let beat = known.and_then(|group| {
+            self.act(now, &group, out, |group, step| {
+                group.heartbeat(caller, step)
+            })
+            .unwrap_or(Err(GroupError::UnknownMemberId))
+        });
+        done(beat)
+    }
+
+    fn leave(
+        &mut self,
+        now: Millis,
+        group: &str,
+        members: Vec<LeavingMember>,
+        out: &mut Outcome<Self>,
+    ) -> Reply {
+        let count = members.len();
+        match self.known(group) {
+            Err(GroupError::UnknownMemberId) => {
+                Reply::Left(vec![Err(GroupError::UnknownMemberId); count])
+            }
+            Err(error) => Reply::Failed(error),
+            Ok(group) => {
+                let left = self.act(now, &group, out, |group, step| group.leave(members, step));
+                Reply::Left(left.unwrap_or_default())
+            }
+        }
+    }
+
+    fn commit(&mut self, now: Millis, commit: OffsetCommit, out: &mut Outcome<Self>) -> Reply {
+        let id = commit.caller.group.as_str();
+        if id.len() > MAX_STRING {
+            return Reply::Failed(GroupError::InvalidGroupId);
+        }
+        let id: Arc<str> = id.into();
+        let allowed = if self.groups.contains_key(&id) {
+            self.act(now, &id, out, |group, step| {
+                group.commit(&commit.caller, step)
+            })
+            .unwrap_or(Err(GroupError::UnknownMemberId))
+        } else if commit.caller.generation < 0 {
+            self.make_room(out)
+        } else {
+            Err(GroupError::IllegalGeneration)
+        };
+        if let Err(error) = allowed {
+            return Reply::Failed(error);
+        }
+        let (records, results) = offsets::commit(&id, commit, now, &self.config);
+        out.records.extend(records);
+        Reply::Committed(results)
+    }
+
+    /// The group of a request that only a member can make.
+    fn known(&self, id: &str) -> Result<Arc<str>, GroupError> {
+        if id.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let known = self.groups.get_key_value(id);
+        known
+            .map(|(id, _)| id.clone())
+            .ok_or(GroupError::UnknownMemberId)
+    }
+
+    /// Lets a group's state machine act; nothing if there is no such group.
+    fn act<T>(
+        &mut self,
+        now: Millis,
+        id: &Arc<str>,
+        out: &mut Outcome<Self>,
+        act: impl FnOnce(&mut ClassicGroup, &mut Step<'_>) -> T,
+    ) -> Option<T> {
+        let group = self.groups.get_mut(id)?;
+        let config = &self.config;
+        let mut step = Step { now, config, out };
+        let live = group.live.get_or_insert_with(|| {
+            let record = group.metadata.as_deref();
+            Box::new(ClassicGroup::restore(id, record, &mut step))
+        });
+        let result = act(live, &mut step);
+        group.last_used = group.last_used.max(now);
+        self.settle(id);
+        Some(result)
+    }
+
+    /// After any change of a group: forget soft state that says nothing, and the group if nothing is left of it.
+    fn settle(&mut self, id: &Arc<str>) {
+        let Some(group) = self.groups.get_mut(id) else {
+            return;
+        };
+        if group.live.as_ref().is_some_and(|live| live.is_unused()) {
+            group.live = None;
+        }
+        let is_nothing =
+            group.metadata.is_none() && group.live.is_none() && group.offsets.is_empty();
+        let is_idle = !is_nothing && group.is_idle();
+        let idle_since = is_idle.then_some(group.last_used);
+        if group.idle_since != idle_since {
+            if let Some(since) = group.idle_since {
+                self.idle.remove(&(since, id.clone()));
+            }
+            if let Some(since) = idle_since {
+                self.idle.insert((since, id.clone()));
+            }
+            group.idle_since = idle_since;
+        }
+        if is_nothing {
+            self.groups.remove(id);
+        }
+    }
+
+    /// Room for one more group. The oldest unused one without offsets goes, if it must; committed offsets never do.
+    fn make_room(&mut self, out: &mut Outcome<Self>) -> Result<(), GroupError> {
+        if self.groups.len() < self.config.max_groups {
+            return Ok(());
+        }
+        let Some((_, id)) = self.idle.first().cloned() else {
+            return Err(GroupError::TooManyGroups);
+        };
+        self.forget_group(&id, out);
+        Ok(())
+    }
+
+    /// Ends a group without members: its record with the next replay, its soft state now.
+    fn forget_group(&mut self, id: &Arc<str>, out: &mut Outcome<Self>) {
+        let Some(group) = self.groups.get_mut(id) else {
+            return;
+        };
+        if let Some(live) = group.live.take() {
+            let pending = live.members.pending();
+            let timers = pending.map(|member| TimerChange::Cancel(live.session_timer(member)));
+            out.timers.extend(timers);
+        }
+        if group.metadata.is_some() {
+            out.records.push(GroupRecord::GroupMetadata {
+                group: id.clone(),
+                value: None,
+            });
+        }
+        self.settle(id);
+    }
+
+    fn arm_expiry(&self, now: Millis, in_ms: Millis, out: &mut Outcome<Self>) {
+        out.timers.push(TimerChange::Arm {
+            timer: Timer::OffsetExpiry,
+            at: now.saturating_add(in_ms.max(1)),
+        });
+    }
+}
+
+impl Group {
+    fn is_idle(&self) -> bool {
+        let has_members = match (&self.live, &self.metadata) {
+            (Some(live), _) => !live.is_idle(),
+            (None, Some(metadata)) => !metadata.members.is_empty(),
+            (None, None) => false,
+        };
+        self.offsets.is_empty() && !has_members
+    }
+}
+
+/// Whether records can carry the strings.
+fn has_sane_strings(join: &JoinGroup) -> bool {
+    let names = join.protocols.iter().map(|(name, _)| name);
+    let mut strings = names.chain([
+        &join.member_id,
+        &join.fresh_member_id,
+        &join.protocol_type,
+        &join.client_id,
+        &join.client_host,
+    ]);
+    strings.all(|string| string.len() <= MAX_STRING)
+        && join
+            .group_instance_id
+            .as_ref()
+            .is_none_or(|id| id.len() <= MAX_STRING)
+}
+
+fn done(result: Result<(), GroupError>) -> Reply {
+    match result {
+        Ok(()) => Reply::Done,
+        Err(error) => Reply::Failed(error),
+    }
+}
+
+#[cfg(test)]
+mod commit_tests;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
