@@ -17,11 +17,7 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
-mod crash_model;
-#[cfg(test)]
 mod crash_tests;
-#[cfg(test)]
-mod crash_world;
 pub mod directory;
 pub mod engine;
 pub mod error;

@@ -165,6 +165,15 @@ impl RocksEngine {
         Ok(Self { log, meta })
     }
 
+    /// Moves what is in memory to files, and merges the files.
+    #[cfg(test)]
+    pub(crate) fn settle(&self, compact: bool) {
+        self.log.flush().expect("flushes");
+        if compact {
+            self.log.compact_range(None::<&[u8]>, None::<&[u8]>);
+        }
+    }
+
     fn family(&self, family: Family) -> &rocksdb::ColumnFamily {
         let db = if family.in_log() {
             &self.log

@@ -1,5 +1,5 @@
 //! What a log must look like after any sequence of calls and crashes: a list of batches for each partition and
-//! plain folds over it. Used by `crash_world.rs` only; it shares no rule with the code that it judges, but for
+//! plain folds over it. Used by `world.rs` only; it shares no rule with the code that it judges, but for
 //! the record batch's own header.
 //!
 //! A fold begins at a producer's `cut`: a truncation may rebuild producers from the batches that are left, and
@@ -16,7 +16,7 @@ use crate::partition::{LogConfig, Offsets};
 use crate::producers::Producers;
 
 /// A transaction marker as a coordinator writes it.
-pub(crate) fn marker(producer_id: i64, epoch: i16, commit: bool, coordinator_epoch: i32) -> Bytes {
+pub(super) fn marker(producer_id: i64, epoch: i16, commit: bool, coordinator_epoch: i32) -> Bytes {
     let key = [0, 0, 0, u8::from(commit)];
     let value = [&[0, 0][..], &coordinator_epoch.to_be_bytes()].concat();
     BatchBuilder::new(1_000)
@@ -29,35 +29,35 @@ pub(crate) fn marker(producer_id: i64, epoch: i16, commit: bool, coordinator_epo
 
 /// What a test sends: the batch and what its records say.
 #[derive(Debug, Clone)]
-pub(crate) struct Sent {
-    pub(crate) bytes: Bytes,
-    pub(crate) timestamps: Vec<i64>,
+pub(super) struct Sent {
+    pub(super) bytes: Bytes,
+    pub(super) timestamps: Vec<i64>,
     /// Commit or abort, and the coordinator's epoch.
-    pub(crate) marker: Option<(bool, i32)>,
+    pub(super) marker: Option<(bool, i32)>,
 }
 
 /// One batch as the log must hold it.
 #[derive(Debug, Clone)]
-pub(crate) struct Stored {
+pub(super) struct Stored {
     /// Its place in the order of all partitions.
-    pub(crate) index: u64,
-    pub(crate) sent: Sent,
-    pub(crate) bytes: Bytes,
-    pub(crate) header: BatchHeader,
-    pub(crate) timestamps: Vec<i64>,
+    pub(super) index: u64,
+    pub(super) sent: Sent,
+    pub(super) bytes: Bytes,
+    pub(super) header: BatchHeader,
+    pub(super) timestamps: Vec<i64>,
     /// Whether its topic wants a sync before the answer.
-    pub(crate) durable_topic: bool,
+    pub(super) durable_topic: bool,
     /// Answered or shown to a reader: must survive a kill.
-    pub(crate) seen: bool,
+    pub(super) seen: bool,
     /// Must survive a power cut.
-    pub(crate) durable: bool,
+    pub(super) durable: bool,
     /// First batch of a leader epoch.
-    pub(crate) begins_epoch: bool,
+    pub(super) begins_epoch: bool,
 }
 
 /// What an append must be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Expected {
+pub(super) enum Expected {
     /// Offsets of the batch, and the place of the batch they belong to.
     Appended {
         base: i64,
@@ -74,7 +74,7 @@ pub(crate) enum Expected {
 
 /// One batch of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(super) struct Kept {
     first_sequence: i32,
     last_sequence: i32,
     base: i64,
@@ -84,16 +84,16 @@ pub(crate) struct Kept {
 
 /// A producer, folded from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Producer {
-    pub(crate) epoch: i16,
-    pub(crate) coordinator_epoch: i32,
-    pub(crate) batches: Vec<Kept>,
+pub(super) struct Producer {
+    pub(super) epoch: i16,
+    pub(super) coordinator_epoch: i32,
+    pub(super) batches: Vec<Kept>,
     open: Option<i64>,
     last_timestamp: i64,
 }
 
 impl Producer {
-    pub(crate) fn next_sequence(&self) -> i32 {
+    pub(super) fn next_sequence(&self) -> i32 {
         match self.batches.last() {
             None => 0,
             Some(last) => ((i64::from(last.last_sequence) + 1) % (1 << 31)) as i32,
@@ -112,15 +112,15 @@ struct Transaction {
 
 /// One partition.
 #[derive(Debug, Clone)]
-pub(crate) struct Model {
-    pub(crate) partition: Arc<Partition>,
-    pub(crate) config: LogConfig,
+pub(super) struct Model {
+    pub(super) partition: Arc<Partition>,
+    pub(super) config: LogConfig,
     /// Everything that was written and not truncated, deleted batches included.
-    pub(crate) batches: Vec<Stored>,
-    pub(crate) log_start: i64,
-    pub(crate) log_end: i64,
-    pub(crate) leader_epoch: i32,
-    pub(crate) epochs: BTreeMap<i32, i64>,
+    pub(super) batches: Vec<Stored>,
+    pub(super) log_start: i64,
+    pub(super) log_end: i64,
+    pub(super) leader_epoch: i32,
+    pub(super) epochs: BTreeMap<i32, i64>,
     /// Where a producer's fold begins, if not at 0.
     cuts: BTreeMap<i64, i64>,
     /// Where one may begin after the next recovery.
@@ -132,7 +132,7 @@ fn sequence_after(first: i32, delta: i32) -> i32 {
 }
 
 impl Model {
-    pub(crate) fn new(partition: Arc<Partition>) -> Self {
+    pub(super) fn new(partition: Arc<Partition>) -> Self {
         Self {
             partition,
             config: LogConfig::default(),
@@ -214,7 +214,7 @@ impl Model {
         self.cuts.get(&producer_id).copied().unwrap_or(0)
     }
 
-    pub(crate) fn producer(&self, producer_id: i64) -> Option<Producer> {
+    pub(super) fn producer(&self, producer_id: i64) -> Option<Producer> {
         self.fold(producer_id, self.cut(producer_id)).0
     }
 
@@ -260,7 +260,7 @@ impl Model {
     }
 
     /// Takes an append as the `index`-th batch of all, and says what it must be answered.
-    pub(crate) fn append(
+    pub(super) fn append(
         &mut self,
         sent: Sent,
         leader_epoch: i32,
@@ -305,7 +305,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn delete_prefix(&mut self, offset: i64) {
+    pub(super) fn delete_prefix(&mut self, offset: i64) {
         if offset <= self.log_start {
             return;
         }
@@ -321,7 +321,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn truncate(&mut self, offset: i64) {
+    pub(super) fn truncate(&mut self, offset: i64) {
         if offset >= self.log_end {
             return;
         }
@@ -351,7 +351,7 @@ impl Model {
             .collect();
     }
 
-    pub(crate) fn truncate_fully(&mut self, offset: i64) {
+    pub(super) fn truncate_fully(&mut self, offset: i64) {
         self.batches.clear();
         self.epochs.clear();
         self.cuts.clear();
@@ -359,7 +359,7 @@ impl Model {
     }
 
     /// Producers may be rebuilt from what is not deleted.
-    pub(crate) fn may_forget(&mut self) {
+    pub(super) fn may_forget(&mut self) {
         let first_kept = self
             .batches
             .iter()
@@ -370,7 +370,7 @@ impl Model {
     }
 
     /// Producers without an open transaction that wrote nothing since `oldest` are forgotten.
-    pub(crate) fn expire(&mut self, oldest: i64) {
+    pub(super) fn expire(&mut self, oldest: i64) {
         for id in self.producer_ids() {
             let quiet = |held: Producer| held.open.is_none() && held.last_timestamp < oldest;
             if self.producer(id).is_some_and(quiet) {
@@ -381,7 +381,7 @@ impl Model {
     }
 
     /// The log ends at `end` after a crash: what is lost must not be more than allowed.
-    pub(crate) fn lose_from(&mut self, end: i64, power_cut: bool) -> Result<Vec<u64>, String> {
+    pub(super) fn lose_from(&mut self, end: i64, power_cut: bool) -> Result<Vec<u64>, String> {
         let kept = self
             .batches
             .iter()
@@ -411,12 +411,12 @@ impl Model {
     }
 
     /// The greatest order of a batch that is here.
-    pub(crate) fn last_index(&self) -> Option<u64> {
+    pub(super) fn last_index(&self) -> Option<u64> {
         self.batches.last().map(|held| held.index)
     }
 
     /// Compares producers; after a recovery each may begin at any possible cut.
-    pub(crate) fn match_producers(
+    pub(super) fn match_producers(
         &mut self,
         live: &Producers,
         recovered: bool,
@@ -470,7 +470,7 @@ impl Model {
 
     /// The last stable offset for a high watermark: no undecided transaction below it, and none that was
     /// decided by a marker at or above it.
-    pub(crate) fn last_stable(&self, high_watermark: i64) -> i64 {
+    pub(super) fn last_stable(&self, high_watermark: i64) -> i64 {
         self.transactions()
             .iter()
             .filter(|held| held.end.is_none_or(|(marker, _)| marker >= high_watermark))
@@ -481,7 +481,7 @@ impl Model {
 
     /// Producer and marker of every aborted transaction with records in `from..to`. Its first offset is only
     /// known while no producer was forgotten.
-    pub(crate) fn aborted_in(&self, from: i64, to: i64) -> Option<Vec<(i64, i64)>> {
+    pub(super) fn aborted_in(&self, from: i64, to: i64) -> Option<Vec<(i64, i64)>> {
         if self.cuts.values().any(|cut| *cut > 0) {
             return None;
         }
@@ -500,7 +500,7 @@ impl Model {
     }
 
     /// What a read must return, and the end of the last batch.
-    pub(crate) fn read(&self, from: i64, end: i64, max: usize, one: bool) -> (Vec<Bytes>, i64) {
+    pub(super) fn read(&self, from: i64, end: i64, max: usize, one: bool) -> (Vec<Bytes>, i64) {
         let (mut found, mut bytes, mut next) = (Vec::new(), 0, from);
         let from_on = self
             .batches
@@ -536,16 +536,16 @@ impl Model {
             .filter(|(_, offset)| *offset >= self.log_start)
     }
 
-    pub(crate) fn first_since(&self, timestamp: i64, end: i64) -> Option<(i64, i64)> {
+    pub(super) fn first_since(&self, timestamp: i64, end: i64) -> Option<(i64, i64)> {
         self.times(end).find(|(held, _)| *held >= timestamp)
     }
 
-    pub(crate) fn greatest(&self, end: i64) -> Option<(i64, i64)> {
+    pub(super) fn greatest(&self, end: i64) -> Option<(i64, i64)> {
         self.times(end)
             .reduce(|best, next| if next.0 > best.0 { next } else { best })
     }
 
-    pub(crate) fn max_timestamp_held(&self) -> i64 {
+    pub(super) fn max_timestamp_held(&self) -> i64 {
         self.batches
             .iter()
             .filter(|held| held.header.last_offset() >= self.log_start)
@@ -554,7 +554,7 @@ impl Model {
     }
 
     /// Kafka's `LeaderEpochFileCache.endOffsetFor`.
-    pub(crate) fn epoch_end(&self, epoch: i32) -> (i32, i64) {
+    pub(super) fn epoch_end(&self, epoch: i32) -> (i32, i64) {
         let mut known: Vec<_> = self
             .epochs
             .iter()
@@ -578,7 +578,7 @@ impl Model {
     }
 
     /// The epoch of a record that is here.
-    pub(crate) fn epoch_of(&self, offset: i64) -> Option<i32> {
+    pub(super) fn epoch_of(&self, offset: i64) -> Option<i32> {
         let holds = |held: &&Stored| {
             (held.header.base_offset..=held.header.last_offset()).contains(&offset)
         };
@@ -587,7 +587,7 @@ impl Model {
     }
 
     /// Notes what a reader or a caller may have seen: it must not be taken back.
-    pub(crate) fn observe(&mut self, offsets: &Offsets) {
+    pub(super) fn observe(&mut self, offsets: &Offsets) {
         for held in &mut self.batches {
             let end = held.header.next_offset();
             held.seen |= end <= offsets.high_watermark;
@@ -597,14 +597,14 @@ impl Model {
     }
 
     /// Notes an answer; a duplicate speaks for the batch that it repeats.
-    pub(crate) fn acknowledged(&mut self, index: u64) {
+    pub(super) fn acknowledged(&mut self, index: u64) {
         if let Some(held) = self.batches.iter_mut().find(|held| held.index == index) {
             held.seen = true;
             held.durable |= held.durable_topic;
         }
     }
 
-    pub(crate) fn end_of(limit: ReadLimit, offsets: &Offsets) -> i64 {
+    pub(super) fn end_of(limit: ReadLimit, offsets: &Offsets) -> i64 {
         match limit {
             ReadLimit::LogEnd => offsets.log_end,
             ReadLimit::HighWatermark => offsets.high_watermark,
