@@ -21,6 +21,7 @@ mod crash_tests;
 pub mod directory;
 pub mod engine;
 pub mod error;
+pub mod keyed;
 pub mod keys;
 pub mod log;
 #[cfg(test)]

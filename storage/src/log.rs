@@ -13,9 +13,11 @@ use dashmap::DashMap;
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::records;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
+use crate::keyed::View;
 use crate::keys::{self, Handle, PartitionId};
 use crate::partition::{Appended, LogConfig, Offsets, PartitionState};
 use crate::producers::AbortedTransaction;
@@ -337,6 +339,17 @@ impl Log {
     /// Why nothing more is accepted, if so.
     pub fn failure(&self) -> Option<EngineError> {
         self.shared.failure()
+    }
+
+    /// The view of a partition of an internal topic, in these families of `meta`.
+    pub fn view(
+        &self,
+        partition: &Partition,
+        directory_id: Uuid,
+        families: &'static [Family],
+    ) -> View {
+        let engine = self.shared.engine.clone();
+        View::new(engine, partition.handle(), directory_id, families)
     }
 
     /// Gauges of the store.
