@@ -172,8 +172,8 @@ impl Connection {
             let broker = self.origin.broker.clone();
             let room = self.in_flight.beside(broker.request_room(bytes)).await;
             let room = room.map_err(|_| "shutdown")?;
-            // A fetch may park for long and has no bytes worth holding room for.
-            let room = (order != Order::Parks).then_some(room);
+            // What may park for long has no bytes worth holding room for, or they are bounded elsewhere.
+            let room = (!matches!(order, Order::Parks | Order::Waits)).then_some(room);
             let answer = self.start(frame, order).await?;
             match answer {
                 Answer::Now(Reply::Close(cause)) => {

@@ -8,6 +8,7 @@ pub mod driver;
 pub mod env;
 pub mod error;
 pub mod error_counts;
+pub mod groups;
 pub mod handlers;
 pub mod http;
 pub mod metadata_log;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ottla_coordinator::metadata::{Command, Reply};
+use ottla_coordinator::metadata::{Command, MetadataError, Reply};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::directory::{DataDirectory, Identity};
 use ottla_storage::error::{EngineError, OpenError, StorageError};
@@ -39,6 +40,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::env::Env;
+use crate::groups::Groups;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::handlers::producer_ids::ProducerIds;
 use crate::metadata_log::MetadataLog;
@@ -102,6 +104,8 @@ pub struct Broker {
     pub metadata: MetadataLog,
     /// Partitions by topic.
     pub partitions: Arc<Partitions>,
+    /// The group coordinator.
+    pub groups: Arc<Groups>,
     /// All partition logs.
     pub log: Log,
     /// All metrics.
@@ -118,9 +122,56 @@ pub struct Broker {
     pub request_memory: Arc<Semaphore>,
     request_memory_kib: u32,
     broker_epoch: AtomicI64,
+    /// Looks after a coordinator's task.
+    supervisor: Supervisor,
 }
 
 impl Broker {
+    /// Makes the topic of groups, if it is not there, and loads its shards.
+    ///
+    /// # Errors
+    /// The topic cannot be made now.
+    pub async fn ready_groups(&self) -> Result<(), ErrorCode> {
+        if self.groups.are_loaded() {
+            return Ok(());
+        }
+        if self.metadata.image().topic(groups::TOPIC).is_none() {
+            let command = Command::CreateTopic {
+                name: groups::TOPIC.to_owned(),
+                id: self.env.uuid(),
+                partitions: None,
+                num_partitions: self.config.offsets_topic_num_partitions,
+                replication_factor: 1,
+                configs: groups::topic_configs(),
+                validate_only: false,
+            };
+            let not_available = |why: String| {
+                tracing::warn!(why, topic = groups::TOPIC, "topic cannot be created");
+                ErrorCode::CoordinatorNotAvailable
+            };
+            match self.metadata.propose(command).await {
+                Ok(Reply::TopicCreated { num_partitions, .. }) => {
+                    tracing::info!(
+                        topic = groups::TOPIC,
+                        partitions = num_partitions,
+                        "topic created for the first group"
+                    );
+                }
+                // Another client was first.
+                Ok(Reply::Failed(MetadataError::TopicAlreadyExists(_))) => {}
+                Ok(other) => return Err(not_available(format!("{other:?}"))),
+                Err(code) => return Err(not_available(code.name().to_owned())),
+            }
+        }
+        let tasks = self.groups.reconcile(&self.metadata.image()).await;
+        self.supervisor.watch(tasks);
+        if self.groups.are_loaded() {
+            Ok(())
+        } else {
+            Err(ErrorCode::CoordinatorNotAvailable)
+        }
+    }
+
     /// Waits until there is room for a request of `bytes`. One that is larger than all the room takes all of it.
     ///
     /// # Errors
@@ -368,6 +419,16 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let request_memory_kib = u32::try_from(request_bytes / 1024)
         .unwrap_or(u32::MAX)
         .max(1);
+    let groups = Arc::new(Groups::new(
+        groups::Parts {
+            log: log.clone(),
+            partitions: partitions.clone(),
+            config: config.groups.clone(),
+            env,
+            directory_id: identity.directory_id,
+        },
+        stop.clone(),
+    ));
     let broker = Arc::new(Broker {
         request_memory: Arc::new(Semaphore::new(request_memory_kib as usize)),
         request_memory_kib,
@@ -376,6 +437,12 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         env,
         identity,
         metadata,
+        groups,
+        supervisor: Supervisor {
+            tasks: tasks.clone(),
+            metrics: metrics.clone(),
+            lost: storage_lost.clone(),
+        },
         partitions,
         log,
         metrics,
@@ -385,6 +452,17 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         broker_epoch: AtomicI64::new(-1),
     });
     register(&broker, directory.was_unclean()).await?;
+    let loaded = broker.groups.reconcile(&broker.metadata.image()).await;
+    broker.supervisor.watch(loaded);
+    let supervisor = broker.supervisor.clone();
+    tasks.spawn(
+        broker
+            .groups
+            .clone()
+            .follow(broker.metadata.clone(), move |started| {
+                supervisor.watch(started);
+            }),
+    );
     let scrape = Arc::new(Scrape {
         partitions: broker.partitions.clone(),
         metadata: broker.metadata.clone(),
@@ -489,6 +567,23 @@ async fn supervise(machine: JoinHandle<()>, metrics: Metrics, lost: Cancellation
         metrics.panicked();
         tracing::error!(%error, "a coordinator's task panicked");
         lost.cancel();
+    }
+}
+
+/// Looks after the tasks of coordinators that start while the broker runs.
+#[derive(Clone)]
+struct Supervisor {
+    tasks: TaskTracker,
+    metrics: Metrics,
+    lost: CancellationToken,
+}
+
+impl Supervisor {
+    fn watch(&self, machines: Vec<JoinHandle<()>>) {
+        for machine in machines {
+            self.tasks
+                .spawn(supervise(machine, self.metrics.clone(), self.lost.clone()));
+        }
     }
 }
 

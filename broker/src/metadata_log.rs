@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ottla_coordinator::machine::Machine;
-use ottla_coordinator::metadata::{Command, Image, MetadataMachine, Reply};
+use ottla_coordinator::metadata::{Command, Image, MetadataMachine, Reply, topic_name};
 use ottla_coordinator::record::{ConfigResource, MetadataRecord};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::error::StorageError;
@@ -128,22 +128,23 @@ impl Shard for MetadataShard {
         (None, Some(record.encode()))
     }
 
-    fn decode(_: Option<&[u8]>, value: Option<&[u8]>) -> Result<MetadataRecord, String> {
+    fn decode(_: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<MetadataRecord>, String> {
         let value = value.ok_or("a metadata record has no value")?;
-        MetadataRecord::decode(value).map_err(|error| format!("metadata record: {error}"))
+        let record = MetadataRecord::decode(value);
+        record
+            .map(Some)
+            .map_err(|error| format!("metadata record: {error}"))
     }
 
-    fn loaded(&mut self, records: Vec<MetadataRecord>) -> Result<(), StorageError> {
-        for record in &records {
-            self.apply(record)?;
-        }
-        Ok(())
+    fn replayed(&mut self, record: MetadataRecord, _next: i64) -> Result<(), StorageError> {
+        self.apply(&record)
     }
 
     async fn committed(
         &mut self,
         records: Vec<MetadataRecord>,
         _effects: Vec<<MetadataMachine as Machine>::Effect>,
+        _next: i64,
     ) -> Result<(), StorageError> {
         let mut touched = BTreeSet::new();
         let mut all = false;
@@ -252,7 +253,7 @@ impl MetadataShard {
             self.note_unenforced(&topic.name, overrides.iter());
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for (state, log) in topic.partitions.iter().zip(created.by_ref()) {
-                log.set_config(log_config(&config));
+                log.set_config(log_config(&topic.name, &config));
                 if state.leader == self.node_id {
                     log.become_leader(state.leader_epoch, state.isr.clone());
                 }
@@ -307,9 +308,14 @@ impl MetadataShard {
     }
 }
 
-fn log_config(config: &TopicConfig) -> LogConfig {
+fn log_config(topic: &str, config: &TopicConfig) -> LogConfig {
     LogConfig {
-        flush_messages: config.flush_messages,
+        // What a coordinator answers must survive a power cut, whatever the topic's configuration says.
+        flush_messages: if topic_name::is_internal(topic) {
+            1
+        } else {
+            config.flush_messages
+        },
         flush_ms: config.flush_ms,
         log_append_time: config.message_timestamp_type == MessageTimestampType::LogAppendTime,
     }

@@ -14,7 +14,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, FutureExt};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, ProduceRequest,
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, JoinGroupRequest, ProduceRequest,
+    SyncGroupRequest,
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, VersionRange};
 use ottla_protocol::error_code::ErrorCode;
@@ -22,7 +23,9 @@ use ottla_protocol::{fetch_response, guard, header};
 
 use crate::Broker;
 use crate::error_counts::ErrorCounts;
-use crate::handlers::{configs, fetch, metadata, offsets, produce, producer_ids, topics};
+use crate::handlers::{
+    configs, fetch, group_offsets, groups, metadata, offsets, produce, producer_ids, topics,
+};
 use crate::metrics::Elapsed;
 
 /// A client's address as this broker advertises itself to it.
@@ -234,6 +237,8 @@ where
                     Err(cause) => return Ran::close(cause),
                 };
                 let version = call.ctx.api_version;
+                // A request may wait long, and what it needs of the frame it holds itself.
+                drop(call.body);
                 let broker = call.ctx.broker.clone();
                 let response = handler(call.ctx, request).await;
                 let error_code = count_errors(&broker, Q::KEY, &response);
@@ -358,6 +363,15 @@ static TABLE: LazyLock<Vec<Route>> = LazyLock::new(|| {
         row!(route_fetch, 4..=18, "Fetch", fetch::fetch),
         row!(1..=10, "ListOffsets", offsets::list_offsets),
         row!(0..=13, "Metadata", metadata::metadata),
+        row!(2..=9, "OffsetCommit", group_offsets::offset_commit),
+        row!(1..=9, "OffsetFetch", group_offsets::offset_fetch),
+        row!(0..=6, "FindCoordinator", groups::find_coordinator),
+        row!(0..=9, "JoinGroup", groups::join_group),
+        row!(0..=4, "Heartbeat", groups::heartbeat),
+        row!(0..=5, "LeaveGroup", groups::leave_group),
+        row!(0..=5, "SyncGroup", groups::sync_group),
+        row!(0..=6, "DescribeGroups", groups::describe_groups),
+        row!(0..=5, "ListGroups", groups::list_groups),
         row!(0..=4, "ApiVersions", api_versions).noted("an unknown version is answered in version 0 with error 35"),
         row!(2..=7, "CreateTopics", topics::create_topics),
         row!(1..=6, "DeleteTopics", topics::delete_topics),
@@ -367,7 +381,9 @@ static TABLE: LazyLock<Vec<Route>> = LazyLock::new(|| {
         row!(2..=4, "OffsetForLeaderEpoch", offsets::offset_for_leader_epoch),
         row!(1..=4, "DescribeConfigs", configs::describe_configs),
         row!(0..=3, "CreatePartitions", topics::create_partitions),
+        row!(0..=2, "DeleteGroups", groups::delete_groups),
         row!(0..=0, "ListPartitionReassignments", topics::list_partition_reassignments),
+        row!(0..=0, "OffsetDelete", group_offsets::offset_delete),
         row!(0..=2, "DescribeCluster", metadata::describe_cluster),
         row!(0..=0, "DescribeTopicPartitions", metadata::describe_topic_partitions),
     ]
@@ -419,6 +435,8 @@ pub enum Order {
     Overlaps,
     /// A fetch: may wait long, and is dropped when the client goes away.
     Parks,
+    /// A request that waits for members of its group: as `Alone`, and its bytes are its group's concern.
+    Waits,
     /// Anything else: begins when all earlier ones are answered.
     Alone,
 }
@@ -428,6 +446,7 @@ pub fn order(frame: &[u8]) -> Order {
     match header::peek(frame) {
         Ok((ProduceRequest::KEY, _, _)) => Order::Overlaps,
         Ok((FetchRequest::KEY, _, _)) => Order::Parks,
+        Ok((JoinGroupRequest::KEY | SyncGroupRequest::KEY, _, _)) => Order::Waits,
         _ => Order::Alone,
     }
 }

@@ -67,11 +67,7 @@ impl View {
     ///
     /// # Errors
     /// The store's.
-    pub fn load(
-        &self,
-        end: i64,
-        each: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> Result<i64, StorageError> {
+    pub fn load(&self, end: i64, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<i64, StorageError> {
         let mut from = i64::MAX;
         for family in self.families {
             let applied = self.applied(*family)?.filter(|applied| *applied <= end);

@@ -20,6 +20,8 @@ pub use listeners::{Listener, SecurityProtocol};
 pub use load::{ConfigError, Loaded, Origin, Warning};
 pub use table::State;
 
+use ottla_coordinator::group::GroupConfig;
+
 use crate::topic_config::TopicConfig;
 use crate::topic_config::table as topic_table;
 use listeners::{Listeners, Refused};
@@ -76,6 +78,10 @@ pub struct Config {
     pub producer_id_expiration_ms: i64,
     /// `transaction.max.timeout.ms`
     pub transaction_max_timeout_ms: i32,
+    /// `offsets.topic.num.partitions`
+    pub offsets_topic_num_partitions: i32,
+    /// `group.*` and `offset*.*`; `max_groups` is of all shards together.
+    pub groups: GroupConfig,
     /// The configs of a topic that sets none of its own.
     pub topic_defaults: TopicConfig,
     values: Values,
@@ -132,6 +138,8 @@ impl Config {
             max_request_partition_size_limit: values.number("max.request.partition.size.limit"),
             producer_id_expiration_ms: values.number("producer.id.expiration.ms"),
             transaction_max_timeout_ms: values.number("transaction.max.timeout.ms"),
+            offsets_topic_num_partitions: values.number("offsets.topic.num.partitions"),
+            groups: group_config(&values),
             topic_defaults: TopicConfig::from_values(&BTreeMap::new(), &values),
             values,
         };
@@ -244,6 +252,25 @@ impl Values {
     /// Stores a checked value.
     fn put(&mut self, name: &'static str, value: String) {
         self.set.insert(name, value);
+    }
+}
+
+fn group_config(values: &Values) -> GroupConfig {
+    GroupConfig {
+        initial_rebalance_delay_ms: values.number("group.initial.rebalance.delay.ms"),
+        min_session_timeout_ms: values.number("group.min.session.timeout.ms"),
+        max_session_timeout_ms: values.number("group.max.session.timeout.ms"),
+        max_size: values.number("group.max.size"),
+        // Kafka takes a negative length, which no text fits.
+        offset_metadata_max_bytes: usize::try_from(
+            values.number::<i32>("offset.metadata.max.bytes"),
+        )
+        .unwrap_or(0),
+        offsets_retention_ms: values.number::<i64>("offsets.retention.minutes") * 60_000,
+        offsets_retention_check_interval_ms: values.number("offsets.retention.check.interval.ms"),
+        member_metadata_max_bytes: values.number("group.member.metadata.max.bytes"),
+        group_max_bytes: values.number("group.metadata.max.bytes"),
+        max_groups: values.number("groups.max"),
     }
 }
 

@@ -139,7 +139,6 @@ pub fn markdown_table() -> String {
     table
 }
 
-const GROUPS_LATER: &str = "consumer groups are not served yet";
 const TRANSACTIONS_LATER: &str = "transactions are not served yet";
 
 /// All properties, in the order of the README.
@@ -214,17 +213,26 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("transactional.id.expiration.ms", Int, "604800000", "How long an idle transactional id is kept.")
         .bounds(Bounds::AtLeast(1))
         .not_yet(TRANSACTIONS_LATER),
-    Row::new("group.initial.rebalance.delay.ms", Int, "3000", "How long a new group waits for more members.").not_yet(GROUPS_LATER),
-    Row::new("group.min.session.timeout.ms", Int, "6000", "Shortest session timeout of a group member.").not_yet(GROUPS_LATER),
-    Row::new("group.max.session.timeout.ms", Int, "1800000", "Longest session timeout of a group member.").not_yet(GROUPS_LATER),
-    Row::new("group.max.size", Int, "2147483647", "Most members of a group.").bounds(Bounds::AtLeast(1)).not_yet(GROUPS_LATER),
-    Row::new("offset.metadata.max.bytes", Int, "4096", "Longest metadata text of a committed offset.").not_yet(GROUPS_LATER),
+    Row::new("group.initial.rebalance.delay.ms", Int, "3000", "How long a new group waits for more members."),
+    Row::new("group.max.session.timeout.ms", Int, "1800000", "Longest session timeout of a group member."),
+    Row::new("group.max.size", Int, "2147483647", "Most members of a group.").bounds(Bounds::AtLeast(1)),
+    Row::new("group.member.metadata.max.bytes", Int, "262144", "Most bytes of protocol metadata of one group member.")
+        .bounds(Bounds::AtLeast(1))
+        .differs("not a property of Kafka, where a few members can fill the memory"),
+    Row::new("group.metadata.max.bytes", Int, "67108864", "Most bytes that the members of one group hold, assignments included.")
+        .bounds(Bounds::AtLeast(1))
+        .differs("not a property of Kafka, where a few members can fill the memory"),
+    Row::new("group.min.session.timeout.ms", Int, "6000", "Shortest session timeout of a group member."),
+    Row::new("groups.max", Int, "100000", "Most groups; the oldest one without members and offsets makes room for a new one.")
+        .bounds(Bounds::AtLeast(1))
+        .differs("not a property of Kafka, where made-up group ids can fill the memory"),
+    Row::new("offset.metadata.max.bytes", Int, "4096", "Longest metadata text of a committed offset."),
+    Row::new("offsets.retention.check.interval.ms", Long, "600000", "How often the broker looks for expired offsets.")
+        .bounds(Bounds::AtLeast(1)),
     Row::new("offsets.retention.minutes", Int, "10080", "How long the offsets of an empty group are kept.")
-        .bounds(Bounds::AtLeast(1))
-        .not_yet(GROUPS_LATER),
-    Row::new("offsets.topic.num.partitions", Int, "50", "Partitions of the topic of committed offsets.")
-        .bounds(Bounds::AtLeast(1))
-        .not_yet(GROUPS_LATER),
+        .bounds(Bounds::AtLeast(1)),
+    Row::new("offsets.topic.num.partitions", Int, "50", "Partitions of the topic of committed offsets, when it is created.")
+        .bounds(Bounds::AtLeast(1)),
     // Defaults of topic configs.
     Row::new("compression.gzip.level", Int, "-1", "Broker-wide default of the topic config.")
         .bounds(Bounds::BetweenOr(1, 9, -1))

@@ -4,6 +4,8 @@
 pub mod configs;
 pub mod fetch;
 pub mod fetch_session;
+pub mod group_offsets;
+pub mod groups;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;

@@ -1,5 +1,6 @@
 //! What handlers ask of a group shard, and its configuration. Plain values, no behaviour.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -106,6 +107,11 @@ pub enum Command {
     TopicsDeleted {
         /// Their names.
         topics: Vec<String>,
+    },
+    /// These are all topics there are: offsets committed for others go. Answered by `Done`.
+    TopicsKept {
+        /// Their names.
+        topics: BTreeSet<String>,
     },
     /// The configuration has changed; it holds from the next request on. Answered by `Done`.
     Configure(Box<GroupConfig>),

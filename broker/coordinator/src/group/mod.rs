@@ -113,7 +113,13 @@ impl Machine for GroupMachine {
             Command::OffsetDelete { group, topics } => {
                 Some(self.delete_offsets(&group, topics, &mut out))
             }
-            Command::TopicsDeleted { topics } => Some(self.forget_topics(&topics, &mut out)),
+            Command::TopicsDeleted { topics } => {
+                let topics: BTreeSet<String> = topics.into_iter().collect();
+                Some(self.forget_topics(|topic| topics.contains(topic), &mut out))
+            }
+            Command::TopicsKept { topics } => {
+                Some(self.forget_topics(|topic| !topics.contains(topic), &mut out))
+            }
             Command::Configure(config) => {
                 self.config = *config;
                 Some(Reply::Done)

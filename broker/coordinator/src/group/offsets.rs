@@ -87,14 +87,18 @@ impl Offsets {
             .collect()
     }
 
-    /// Tombstones for all offsets of a topic.
-    pub(super) fn forget_topic(&self, group: &Arc<str>, topic: &str) -> Vec<GroupRecord> {
-        let Some((topic, partitions)) = self.topics.get_key_value(topic) else {
-            return Vec::new();
-        };
-        let each = partitions.keys();
-        each.map(|partition| tombstone(group, topic, *partition))
-            .collect()
+    /// Tombstones for all offsets of topics that are gone.
+    pub(super) fn forget_topics(
+        &self,
+        group: &Arc<str>,
+        is_gone: impl Fn(&str) -> bool,
+    ) -> Vec<GroupRecord> {
+        let gone = self.topics.iter().filter(|(topic, _)| is_gone(topic));
+        gone.flat_map(|(topic, partitions)| {
+            let each = partitions.keys();
+            each.map(|partition| tombstone(group, topic, *partition))
+        })
+        .collect()
     }
 
     /// Tombstones for the offsets asked for, and an outcome for each: a topic the group reads is refused, an

@@ -74,11 +74,14 @@ impl GroupMachine {
         Reply::OffsetsDeleted(results)
     }
 
-    pub(super) fn forget_topics(&mut self, topics: &[String], out: &mut Outcome<Self>) -> Reply {
+    pub(super) fn forget_topics(
+        &mut self,
+        is_gone: impl Fn(&str) -> bool,
+        out: &mut Outcome<Self>,
+    ) -> Reply {
         for (id, group) in &self.groups {
-            for topic in topics {
-                out.records.extend(group.offsets.forget_topic(id, topic));
-            }
+            out.records
+                .extend(group.offsets.forget_topics(id, &is_gone));
         }
         Reply::Done
     }
