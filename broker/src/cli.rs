@@ -115,6 +115,7 @@ pub fn tables(args: &TablesArgs) -> Result<(), String> {
         ("api-table", router::markdown_table()),
         ("broker-config-table", broker_config::markdown_table()),
         ("topic-config-table", topic_config::markdown_table()),
+        ("metrics-table", crate::metrics::markdown_table()),
     ];
     let read = |path: &Path| {
         std::fs::read_to_string(path)

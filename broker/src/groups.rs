@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_coordinator::group::{Command, GroupConfig, GroupMachine, Reply};
+use ottla_coordinator::group::{Command, GroupConfig, GroupMachine, GroupSummary, Reply};
 use ottla_coordinator::group_record::{GroupRecord, GroupRecordError};
 use ottla_coordinator::machine::Machine;
 use ottla_coordinator::metadata::Image;
@@ -136,6 +137,30 @@ impl Groups {
                     Some(shard) => shard.ask(command).await.map_err(coordinator_error),
                     None => Err(ErrorCode::CoordinatorNotAvailable),
                 }
+            }
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Every shard's groups for metrics, in the order of the partitions; `None` for a shard that does not answer
+    /// `within` that time.
+    pub async fn summaries(
+        &self,
+        offsets: bool,
+        within: Duration,
+    ) -> Vec<Option<Vec<GroupSummary>>> {
+        let Some(shards) = self.current() else {
+            return Vec::new();
+        };
+        let deadline = tokio::time::Instant::now() + within;
+        let asked = shards.handles.iter().map(|shard| async move {
+            let Some(shard) = shard else {
+                return Some(Vec::new());
+            };
+            let answer = shard.ask(Command::Summary { offsets });
+            match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(Reply::Summary(groups))) => Some(groups),
+                _ => None,
             }
         });
         futures_util::future::join_all(asked).await

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod partitions;
 pub mod rate_limit;
 pub mod router;
+pub mod scrape;
 pub mod server;
 pub mod topic_config;
 
@@ -44,10 +45,11 @@ use crate::groups::Groups;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::handlers::producer_ids::ProducerIds;
 use crate::metadata_log::MetadataLog;
-use crate::metrics::{BrokerState, Detail, EngineSource, Metrics, PartitionFacts, PartitionSource};
+use crate::metrics::{BrokerState, Metrics};
 use crate::partitions::Partitions;
 use crate::rate_limit::RateLimit;
 use crate::router::Listener;
+use crate::scrape::Scrape;
 use crate::server::Connections;
 
 /// Decompressions at once, over all connections.
@@ -244,49 +246,6 @@ impl Observer for Watcher {
     }
 }
 
-/// The scrape's view of partitions and store.
-struct Scrape {
-    partitions: Arc<Partitions>,
-    metadata: MetadataLog,
-    log: Log,
-    node_id: i32,
-}
-
-impl PartitionSource for Scrape {
-    fn for_each(&self, tell: &mut dyn FnMut(PartitionFacts<'_>)) {
-        let image = self.metadata.image();
-        for local in self.partitions.all() {
-            let Some(topic) = image.topic_by_id(&local.id) else {
-                continue;
-            };
-            for (index, (state, log)) in topic.partitions.iter().zip(&local.partitions).enumerate()
-            {
-                let offsets = log.offsets();
-                tell(PartitionFacts {
-                    topic: &local.name,
-                    partition: i32::try_from(index).unwrap_or(i32::MAX),
-                    log_start: offsets.log_start,
-                    log_end: offsets.log_end,
-                    high_watermark: offsets.high_watermark,
-                    last_stable: offsets.last_stable,
-                    size_bytes: None,
-                    leader: state.leader,
-                    node_id: self.node_id,
-                    replicas: &state.replicas,
-                    isr: &state.isr,
-                    min_isr: i32::try_from(local.config.min_insync_replicas).unwrap_or(1),
-                });
-            }
-        }
-    }
-}
-
-impl EngineSource for Scrape {
-    fn properties(&self) -> Vec<(&'static str, u64)> {
-        self.log.properties()
-    }
-}
-
 /// A broker that serves.
 pub struct Running {
     /// The broker.
@@ -367,7 +326,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         });
         sockets.push((listener, socket, address));
     }
-    let metrics = Metrics::new(Detail::Partition);
+    let metrics = Metrics::new(config.metrics_detail);
     metrics.broker_state(BrokerState::Starting);
     let health = Arc::new(Health::default());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -463,14 +422,20 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
                 supervisor.watch(started);
             }),
     );
-    let scrape = Arc::new(Scrape {
+    let scrape = Arc::new(Scrape::new(scrape::Parts {
         partitions: broker.partitions.clone(),
         metadata: broker.metadata.clone(),
         log: broker.log.clone(),
+        groups: broker.groups.clone(),
+        env,
         node_id: broker.identity.node_id,
-    });
+        log_dir: directory.path().to_owned(),
+        runtime: tokio::runtime::Handle::current(),
+    }));
     broker.metrics.watch_partitions(&scrape);
     broker.metrics.watch_engine(&scrape);
+    broker.metrics.watch_groups(&scrape);
+    broker.metrics.watch_host(&scrape);
 
     let connections = Arc::new(Connections::new(&broker.config));
     let mut listeners = Vec::new();

@@ -22,6 +22,7 @@ pub use table::State;
 
 use ottla_coordinator::group::GroupConfig;
 
+use crate::metrics::Detail;
 use crate::topic_config::TopicConfig;
 use crate::topic_config::table as topic_table;
 use listeners::{Listeners, Refused};
@@ -40,6 +41,8 @@ pub struct Config {
     pub advertised_listeners: Vec<Listener>,
     /// `metrics.listener`: host (empty: every interface) and port; `None` when switched off.
     pub metrics_listener: Option<(String, u16)>,
+    /// `metrics.detail`
+    pub metrics_detail: Detail,
     /// `log.dirs` or `log.dir`
     pub log_dir: PathBuf,
     /// `auto.create.topics.enable`
@@ -113,6 +116,8 @@ impl Config {
             listeners,
             advertised_listeners: advertised,
             metrics_listener: metrics_listener(&values)?,
+            metrics_detail: Detail::named(values.text("metrics.detail"))
+                .expect("a checked text is one of the names"),
             log_dir: log_dir(&values)?,
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
             num_partitions: values.number("num.partitions"),

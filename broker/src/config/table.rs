@@ -8,6 +8,7 @@
 
 use super::markdown;
 use super::value::{Bounds, ConfigType};
+use crate::metrics::Detail;
 use crate::topic_config::table as topic_table;
 use ConfigType::{Boolean, Double, Int, List, Long, String as Text};
 
@@ -162,6 +163,9 @@ pub const BROKER_CONFIGS: &[Row] = &[
         .differs("the folder it was started in, instead of /tmp, which many systems empty at boot"),
     Row::without_default("log.dirs", List, "Directory of all data; more than one is refused."),
     Row::new("metrics.listener", Text, "127.0.0.1:9404", "Address of /metrics, /healthz and /readyz; empty switches them off.")
+        .differs("not a property of Kafka"),
+    Row::new("metrics.detail", Text, "partition", "How many series /metrics has: those of single partitions too, of topics and groups only, or of the cluster only.")
+        .bounds(Bounds::OneOf(Detail::NAMES))
         .differs("not a property of Kafka"),
     Row::new("authorizer.class.name", Text, "", "Class that checks access; only empty is accepted, since a broker that ignores it would be open.")
         .bounds(Bounds::OnlyEmpty)

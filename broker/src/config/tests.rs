@@ -209,11 +209,21 @@ fn without_settings_every_field_has_its_default() {
 }
 
 #[test]
+fn every_detail_of_metrics_has_a_name() {
+    for name in Detail::NAMES {
+        let config = load(&[&format!("metrics.detail={name}")]);
+        assert_eq!(Some(config.metrics_detail), Detail::named(name));
+    }
+    assert_eq!(load(&[]).metrics_detail, Detail::Partition);
+}
+
+#[test]
 fn settings_reach_their_fields() {
     let config = load(&[
         "node.id=7",
         "broker.rack=cellar",
         "metrics.listener=",
+        "metrics.detail=topic",
         "log.dirs=/srv/ottla",
         "connections.max.idle.ms=-1",
         "queued.max.request.bytes=1048576",
@@ -225,6 +235,7 @@ fn settings_reach_their_fields() {
     assert_eq!(config.node_id, 7);
     assert_eq!(config.broker_rack.as_deref(), Some("cellar"));
     assert_eq!(config.metrics_listener, None);
+    assert_eq!(config.metrics_detail, Detail::Topic);
     assert_eq!(config.log_dir, PathBuf::from("/srv/ottla"));
     assert_eq!(config.connections_max_idle_ms, None);
     assert_eq!(config.queued_max_request_bytes, Some(1_048_576));
