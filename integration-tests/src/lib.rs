@@ -9,6 +9,7 @@
 
 pub mod broker;
 pub mod clients;
+pub mod exposition;
 pub mod http;
 pub mod namespace;
 pub mod process;

@@ -284,14 +284,12 @@ families! {
         "Errors of flushes and compactions since the store was opened.";
     ROCKSDB_BLOB_BYTES: Gauge "ottla_rocksdb_blob_bytes"
         "Bytes of blob files.";
-    ROCKSDB_WAL_BYTES: Gauge "ottla_rocksdb_wal_bytes"
-        "Bytes of write-ahead log not yet covered by a flush.";
     ENGINE_PROPERTY: Gauge "ottla_engine_property"
         "Values of the storage engine that have no name of their own here.";
 }
 
 /// The properties the RocksDB engine reports, by the engine's name for them.
-pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 9] = [
+pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 8] = [
     ("memtable_bytes", &ROCKSDB_MEMTABLE_BYTES),
     ("immutable_memtables", &ROCKSDB_IMMUTABLE_MEMTABLES),
     ("running_flushes", &ROCKSDB_RUNNING_FLUSHES),
@@ -300,7 +298,6 @@ pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 9] = [
     ("write_stopped", &ROCKSDB_WRITE_STOPPED),
     ("background_errors", &ROCKSDB_BACKGROUND_ERRORS),
     ("blob_bytes", &ROCKSDB_BLOB_BYTES),
-    ("wal_bytes", &ROCKSDB_WAL_BYTES),
 ];
 
 #[cfg(test)]
