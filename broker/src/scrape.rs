@@ -26,8 +26,8 @@ use crate::metrics::{
 };
 use crate::partitions::{LocalTopic, Partitions};
 
-/// How long a scrape waits for the groups' tasks.
-const GROUPS_DEADLINE: Duration = Duration::from_millis(500);
+/// How long a scrape waits for the groups' tasks; less than the metrics listener gives it when the broker stops.
+const GROUPS_DEADLINE: Duration = Duration::from_millis(250);
 
 /// What the scrape looks at.
 pub struct Parts {
@@ -61,6 +61,18 @@ struct GroupMemory {
     /// By shard, as it answered last.
     shards: Vec<Vec<GroupSummary>>,
     first_unread: FirstUnread<(Handle, i64)>,
+}
+
+impl GroupMemory {
+    /// Takes over what the shards answered; who did not answer is known as before.
+    fn remember(&mut self, answers: Vec<Option<Vec<GroupSummary>>>) {
+        self.shards.resize_with(answers.len(), Vec::new);
+        for (known, answer) in self.shards.iter_mut().zip(answers) {
+            if let Some(answer) = answer {
+                *known = answer;
+            }
+        }
+    }
 }
 
 /// A committed offset with its partition, if that is here.
@@ -100,13 +112,7 @@ impl Scrape {
     /// Asks the shards, and remembers what they said for the case that one does not answer the next time.
     fn ask_groups(&self, memory: &mut GroupMemory, offsets: bool) {
         let asked = self.parts.groups.summaries(offsets, GROUPS_DEADLINE);
-        let answers = self.parts.runtime.block_on(asked);
-        memory.shards.resize_with(answers.len(), Vec::new);
-        for (known, answer) in memory.shards.iter_mut().zip(answers) {
-            if let Some(answer) = answer {
-                *known = answer;
-            }
-        }
+        memory.remember(self.parts.runtime.block_on(asked));
     }
 
     /// The time of the batch that holds `offset`, or of the first one after it.
@@ -286,6 +292,7 @@ impl HostSource for Scrape {
 
 #[cfg(test)]
 mod tests {
+    use ottla_coordinator::group::{GroupState, GroupType};
     use ottla_protocol::batch::{self, BatchBuilder};
 
     use super::*;
@@ -300,6 +307,33 @@ mod tests {
 
     fn first(bytes: &[u8]) -> Option<i64> {
         first_timestamp(&BatchHeader::parse(bytes).unwrap())
+    }
+
+    fn empty_group(id: &str) -> GroupSummary {
+        GroupSummary {
+            group: id.into(),
+            group_type: GroupType::Classic,
+            protocol_type: String::new(),
+            state: GroupState::Empty,
+            members: 0,
+            offset_count: 0,
+            offsets: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_shard_that_does_not_answer_is_shown_as_before() {
+        let (a, b, c) = (empty_group("a"), empty_group("b"), empty_group("c"));
+        let mut memory = GroupMemory::default();
+        memory.remember(vec![None, Some(vec![a.clone()])]);
+        assert_eq!(memory.shards, [vec![], vec![a.clone()]]);
+        memory.remember(vec![Some(vec![b.clone()]), None]);
+        assert_eq!(memory.shards, [vec![b.clone()], vec![a]]);
+        memory.remember(vec![None, Some(vec![c.clone()])]);
+        assert_eq!(memory.shards, [vec![b], vec![c]]);
+        // The topic of groups is gone, and all groups with it.
+        memory.remember(Vec::new());
+        assert!(memory.shards.is_empty());
     }
 
     #[test]

@@ -305,7 +305,7 @@ fn a_setting_that_is_not_enforced_warns_unless_it_asks_for_what_happens_anyway()
         "log.retention.ms: accepted, but retention is not enforced yet: records are kept"
     );
     assert_eq!(warned("compression.type=gzip").len(), 1);
-    assert_eq!(warned("group.initial.rebalance.delay.ms=0").len(), 1);
+    assert_eq!(warned("transactional.id.expiration.ms=5").len(), 1);
     for harmless in [
         "compression.type=producer",
         "min.insync.replicas=1",

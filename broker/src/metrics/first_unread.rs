@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 /// Look-ups of one scrape. Each is a seek and one batch: some microseconds from memory, a read from disk if cold.
-const MOST_LOOK_UPS: usize = 2_000;
+const MOST_LOOK_UPS: usize = 1_000;
 /// Bytes read by one scrape, but for the last batch.
 const MOST_BYTES: usize = 16 << 20;
 

@@ -67,7 +67,7 @@ fn a_scrape_of_ten_thousand_partitions_takes_less_than_100_ms() {
         pages.last()
     );
 
-    // All 8,000 that lag are looked up by now, 2,000 in a scrape.
+    // All 8,000 that lag are looked up by now, 1,000 in a scrape.
     let page = Page::parse(&get(port, "/metrics").1);
     assert_eq!(page.count("kafka_log_log_logendoffset"), 10_050);
     assert_eq!(page.count("kafka_consumergroup_lag"), 10_000);

@@ -142,18 +142,12 @@ fn a_group_with_members_is_counted_as_such() {
     let member = kcat(&broker)
         .args(["-G", "readers", "-q", "-u", "t"])
         .start();
-    let page = loop {
-        assert!(
-            member.wait(std::time::Duration::ZERO).is_none(),
-            "{}",
-            member.output()
-        );
-        let page = scrape(&broker);
+    let page = scrape_when(&broker, "a stable group", |page| {
+        let ended = member.wait(std::time::Duration::ZERO);
+        assert!(ended.is_none(), "{}", member.output());
         let stable = "kafka_coordinator_group_groupmetadatamanager_numgroupsstable";
-        if page.value(stable, &[]) == Some(1.0) {
-            break page;
-        }
-    };
+        page.value(stable, &[]) == Some(1.0)
+    });
     let members = of_group(&page, "members", &[("consumergroup", "readers")]);
     assert_eq!(members, Some(1.0));
     let classic = "kafka_server_group_coordinator_metrics_classic_group_count";

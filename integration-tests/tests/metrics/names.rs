@@ -44,12 +44,9 @@ fn page_in_use() -> (TempDir, Broker, Page) {
     std::io::Write::write_all(&mut bad, &i32::MAX.to_be_bytes()).expect("it takes the size");
     let ended = std::io::Read::read(&mut bad, &mut [0]);
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
-    let page = loop {
-        let page = scrape(&broker);
-        if page.has("ottla_refused_total") {
-            break page;
-        }
-    };
+    let page = scrape_when(&broker, "a refused frame", |page| {
+        page.has("ottla_refused_total")
+    });
     (folder, broker, page)
 }
 
@@ -96,13 +93,10 @@ fn the_times_of_a_request_are_measured() {
         produce(&mut wire, "orders", &[0], &batch(&[1; 200]));
     }
     // The last answer's sending is recorded when it is written, which its reader need not wait for.
-    let page = loop {
-        let page = scrape(&broker);
+    let page = scrape_when(&broker, "all answers sent", |page| {
         let sent = "kafka_network_requestmetrics_responsesendtimems_count";
-        if page.value(sent, &[("request", "Produce")]) >= Some(21.0) {
-            break page;
-        }
-    };
+        page.value(sent, &[("request", "Produce")]) >= Some(21.0)
+    });
     let longest = |part: &str| {
         let family = format!("kafka_network_requestmetrics_{part}timems");
         let labels = [("request", "Produce"), ("quantile", "0.999")];

@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use ottla_integration_tests::Broker;
 use ottla_integration_tests::exposition::Page;
-use ottla_integration_tests::http::get;
+use ottla_integration_tests::http::{get, metrics_when};
 use ottla_integration_tests::wire::Wire;
 use ottla_protocol::batch::BatchBuilder;
 
@@ -32,6 +32,12 @@ pub fn scrape(broker: &Broker) -> Page {
     let (status, page) = get(metrics_port(broker), "/metrics");
     assert_eq!(status, 200);
     Page::parse(&page)
+}
+
+/// The page once it is as `wanted`.
+pub fn scrape_when(broker: &Broker, what: &str, mut wanted: impl FnMut(&Page) -> bool) -> Page {
+    let is_wanted = |page: &str| wanted(&Page::parse(page));
+    Page::parse(&metrics_when(metrics_port(broker), what, is_wanted))
 }
 
 /// Creates topics of so many partitions.
