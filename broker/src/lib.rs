@@ -17,6 +17,7 @@ pub mod partitions;
 pub mod rate_limit;
 pub mod router;
 pub mod server;
+pub mod timers;
 pub mod topic_config;
 
 use std::io;
@@ -163,7 +164,7 @@ impl Broker {
                 Err(code) => return Err(not_available(code.name().to_owned())),
             }
         }
-        let tasks = self.groups.reconcile(&self.metadata.image()).await;
+        let tasks = self.groups.reconcile(&self.metadata).await;
         self.supervisor.watch(tasks);
         if self.groups.are_loaded() {
             Ok(())
@@ -452,7 +453,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         broker_epoch: AtomicI64::new(-1),
     });
     register(&broker, directory.was_unclean()).await?;
-    let loaded = broker.groups.reconcile(&broker.metadata.image()).await;
+    let loaded = broker.groups.reconcile(&broker.metadata).await;
     broker.supervisor.watch(loaded);
     let supervisor = broker.supervisor.clone();
     tasks.spawn(
