@@ -326,6 +326,8 @@ impl Engine for RocksEngine {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::conformance;
     use crate::directory::TempDir;
@@ -334,7 +336,7 @@ mod tests {
     fn conforms() {
         let dir = TempDir::new("rocks-conforms");
         conformance::run(&mut || {
-            Box::new(RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens"))
+            Arc::new(RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens"))
         });
     }
 
