@@ -66,3 +66,49 @@ fn a_sync_that_a_truncation_overtakes_is_not_credited_to_what_was_written_since(
     store.hold(Who::Syncer, None);
     assert!(block(waiting).expect("answered")[0].is_ok());
 }
+
+// The system tells a failed fsync once. Whoever syncs after the other thread was told is told of a success that
+// says nothing of what was lost.
+
+#[test]
+fn a_change_is_not_durable_when_the_syncer_was_told_of_a_failed_sync_meanwhile() {
+    let store = Gated::new();
+    let bench = store.bench(ID);
+    store.hold(Who::Syncer, At::End);
+    store.fail_sync(Who::Syncer);
+    let appended = bench.submit(plain(1), Acks::All);
+    store.wait_until(Who::Syncer, At::End);
+    store.hold(Who::Writer, At::Begin);
+    std::thread::scope(|scope| {
+        let created = scope.spawn(|| block(bench.log.create(vec![OTHER])));
+        store.wait_until(Who::Writer, At::Begin);
+        store.hold(Who::Syncer, None);
+        // Once this is answered, the store has failed.
+        let answer = block(appended).expect("answered").remove(0);
+        assert!(answer.is_err(), "{answer:?}");
+        store.hold(Who::Writer, None);
+        let created = created.join().expect("no panic");
+        assert!(created.is_err(), "{created:?}");
+    });
+    assert!(bench.log.partition(OTHER).is_none());
+}
+
+#[test]
+fn an_append_is_not_durable_when_the_writer_was_told_of_a_failed_sync_meanwhile() {
+    let store = Gated::new();
+    let bench = store.bench(ID);
+    store.hold(Who::Syncer, At::Begin);
+    let appended = bench.submit(plain(1), Acks::All);
+    store.wait_until(Who::Syncer, At::Begin);
+    store.fail_sync(Who::Writer);
+    assert!(block(bench.log.create(vec![OTHER])).is_err());
+    let answer = block(appended).expect("answered").remove(0);
+    assert!(answer.is_err(), "{answer:?}");
+    // Closing waits for the syncer's thread: its sync has succeeded then.
+    store.hold(Who::Syncer, None);
+    assert!(block(bench.log.close()).is_err());
+    let offsets = bench.offsets();
+    assert_eq!(offsets.log_end, 1);
+    assert_eq!((offsets.fsynced_end, offsets.high_watermark), (0, 0));
+    assert_eq!(bench.read(0), Ok(vec![]), "nobody reads what may be lost");
+}
