@@ -203,7 +203,11 @@ async fn a_stop_answers_who_waits_in_a_group() {
     let parked = tokio::spawn(async move { handle.ask(Command::JoinGroup(join)).await });
     // Commands are taken in order: when this one is answered, the join is parked.
     while !matches!(
-        running.ask(Command::DescribeGroup { group: "g".to_owned() }).await,
+        running
+            .ask(Command::DescribeGroup {
+                group: "g".to_owned()
+            })
+            .await,
         Reply::Described(_)
     ) {
         tokio::task::yield_now().await;

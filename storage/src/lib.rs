@@ -19,6 +19,7 @@ mod conformance;
 #[cfg(test)]
 mod crash_tests;
 pub mod directory;
+mod disk;
 pub mod engine;
 pub mod error;
 pub mod keyed;
