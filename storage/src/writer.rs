@@ -82,6 +82,7 @@ pub(crate) enum Command {
 pub(crate) struct Shared {
     pub(crate) engine: Arc<dyn Engine>,
     node_id: i32,
+    max_producers: usize,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
     partitions: Arc<DashMap<PartitionId, Arc<Partition>>>,
@@ -127,6 +128,7 @@ impl Shared {
     pub(crate) fn new(
         engine: Arc<dyn Engine>,
         node_id: i32,
+        max_producers: usize,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
         partitions: Arc<DashMap<PartitionId, Arc<Partition>>>,
@@ -134,6 +136,7 @@ impl Shared {
         Self {
             engine,
             node_id,
+            max_producers,
             clock,
             observer,
             partitions,
@@ -313,7 +316,8 @@ pub(crate) fn create_now(
             ))));
         }
         ops.put(Family::Log, keys::binding(*id), keys::handle_value(next));
-        let state = PartitionState::new(next, shared.node_id);
+        let mut state = PartitionState::new(next, shared.node_id);
+        state.producers.set_limit(shared.max_producers);
         made.insert(*id, Arc::new(Partition::new(*id, state)));
         next = Handle(next.0 + 1);
     }
@@ -755,6 +759,7 @@ impl Writer {
             self.shared.engine.as_ref(),
             partition.handle(),
             self.shared.node_id,
+            self.shared.max_producers,
         );
         let state = recovered.inspect_err(|error| {
             // The store holds another log than the state describes: nothing may be built on that.
