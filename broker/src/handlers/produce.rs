@@ -351,9 +351,12 @@ async fn validate(
             None
         };
         let bytes = bytes.clone();
+        let metrics = ctx.broker.metrics.clone();
         let checked = apart(move || {
+            // Counted where it happens, so that the count can prove what the permits are for.
+            let running = compressed.then(|| metrics.decompression());
             let checked = records::validate_produce(&bytes, &limits);
-            drop(permit);
+            drop((running, permit));
             checked
         });
         checked.await.map_err(|code| (code, None))?

@@ -196,6 +196,10 @@ families! {
         "Input refused as damaged, oversized or hostile, by cause.";
     PANICS: Counter "ottla_panics_total"
         "Panics caught; each one is a bug.";
+    DECOMPRESSIONS_RUNNING: Gauge "ottla_decompressions_running"
+        "Batches that are being decompressed now.";
+    DECOMPRESSIONS_MOST: Gauge "ottla_decompressions_running_most"
+        "Most batches that were being decompressed at a moment since the start.";
     GROUP_COMMIT_REQUESTS: Histogram "ottla_group_commit_requests"
         "Requests whose batches were written together.";
     GROUP_COMMIT_BATCHES: Histogram "ottla_group_commit_batches"

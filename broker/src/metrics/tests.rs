@@ -66,6 +66,7 @@ fn busy(detail: Detail) -> (Metrics, Arc<Partitions>, Arc<Engine>) {
     metrics.api(0).record(9, 0, 1_200, &elapsed);
     metrics.api(1).record(17, 3, 80, &elapsed);
     metrics.refused("frame_size");
+    drop(metrics.decompression());
     metrics.group_commit(2, 3, 1_000);
     metrics.fsync(Duration::from_micros(300));
     drop(metrics.connection("PLAINTEXT"));
@@ -574,4 +575,18 @@ fn scrapes_and_counting_go_on_together() {
     let requests = "kafka_network_requestmetrics_requests_total";
     let list_offsets = [("request", "ListOffsets"), ("version", "1")];
     assert_eq!(scrape.value(requests, &list_offsets), Some(2_000.0));
+}
+
+#[test]
+fn the_most_decompressions_at_a_moment_are_remembered() {
+    let metrics = Metrics::new(Detail::Broker);
+    let three: Vec<_> = (0..3).map(|_| metrics.decompression()).collect();
+    drop(three);
+    let _one = metrics.decompression();
+    let page = metrics.render();
+    assert!(
+        page.contains("\nottla_decompressions_running 1\n"),
+        "{page}"
+    );
+    assert!(page.contains("\nottla_decompressions_running_most 3\n"));
 }
