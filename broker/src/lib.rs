@@ -234,6 +234,7 @@ impl PartitionSource for Scrape {
                     replicas: &state.replicas,
                     isr: &state.isr,
                     min_isr: i32::try_from(local.config.min_insync_replicas).unwrap_or(1),
+                    producers: log.producer_count(),
                 });
             }
         }

@@ -295,7 +295,7 @@ fn allocated(bytes: usize) -> usize {
 #[test]
 fn a_producer_takes_at_most_256_bytes() {
     // A table of twice as many places as are needed at most, each with a byte of its own.
-    let places = (DEFAULT_LIMIT + 1).next_multiple_of(7) / 7 * 8;
+    let places = (DEFAULT_LIMIT + 1).div_ceil(7) * 8;
     let places = places.next_power_of_two();
     let place = size_of::<(i64, ProducerState)>() + 1;
     for batches in [1, BATCHES_KEPT] {

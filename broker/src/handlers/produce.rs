@@ -99,6 +99,8 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
             .map(|local| ctx.broker.metrics.topic(&local.name));
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
+            // A request may name 20,000, and others wait for this thread.
+            tokio::task::consume_budget().await;
             let index = data.index;
             let key = (topic.name.0.clone(), topic.topic_id, index);
             let checked = match find(&ctx, local.as_ref(), index) {

@@ -76,6 +76,8 @@ families! {
         "Partitions with a replica on this broker.";
     LEADER_COUNT: Gauge "kafka_server_replicamanager_leadercount"
         "Partitions this broker leads.";
+    PRODUCER_ID_COUNT: Gauge "kafka_server_replicamanager_produceridcount"
+        "Producers whose sequence state is kept, each counted once a partition.";
     UNDER_REPLICATED_PARTITIONS: Gauge "kafka_server_replicamanager_underreplicatedpartitions"
         "Led partitions with fewer in-sync replicas than replicas.";
     UNDER_MIN_ISR_PARTITION_COUNT: Gauge "kafka_server_replicamanager_underminisrpartitioncount"

@@ -25,6 +25,7 @@ impl PartitionSource for Partitions {
                     replicas: &[1],
                     isr: &[1],
                     min_isr: 1,
+                    producers: 2,
                 });
             }
         }
@@ -251,6 +252,7 @@ fn the_values_are_those_that_were_counted() {
         ),
         ("kafka_server_replicamanager_partitioncount", &[], 4.0),
         ("kafka_server_replicamanager_leadercount", &[], 4.0),
+        ("kafka_server_replicamanager_produceridcount", &[], 8.0),
         (
             "kafka_server_replicamanager_underreplicatedpartitions",
             &[],
