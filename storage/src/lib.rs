@@ -29,6 +29,8 @@ pub mod log;
 mod log_tests;
 pub mod memory;
 pub mod partition;
+#[cfg(test)]
+mod producer_limit_tests;
 pub mod producers;
 mod recovery;
 pub mod rocks;

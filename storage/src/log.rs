@@ -24,6 +24,7 @@ use crate::error::{EngineError, StorageError};
 use crate::keyed::View;
 use crate::keys::{self, PartitionId};
 use crate::partition::{Appended, Offsets};
+use crate::producers;
 use crate::recovery;
 use crate::waiters::{Acks, PendingAppend, lock};
 use crate::writer::{self, Command, Shared};
@@ -104,6 +105,20 @@ impl Log {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StorageError> {
+        Self::open_limited(engine, node_id, producers::DEFAULT_LIMIT, clock, observer)
+    }
+
+    /// `open`, where each partition remembers at most `max_producers` producers (`producers.rs`).
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_limited(
+        engine: Arc<dyn Engine>,
+        node_id: i32,
+        max_producers: usize,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, StorageError> {
         let mut bindings = Vec::new();
         let (from, to) = keys::bindings();
         let mut bad = false;
@@ -139,7 +154,7 @@ impl Log {
         engine.sync()?;
         let partitions = DashMap::new();
         for (id, handle) in bindings {
-            let state = recovery::recover(engine.as_ref(), handle, node_id)?;
+            let state = recovery::recover(engine.as_ref(), handle, node_id, max_producers)?;
             partitions.insert(id, Arc::new(Partition::new(id, state)));
         }
         let partitions = Arc::new(partitions);
@@ -147,6 +162,7 @@ impl Log {
         let shared = Arc::new(Shared::new(
             engine,
             node_id,
+            max_producers,
             clock,
             observer,
             partitions.clone(),

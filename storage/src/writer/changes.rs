@@ -53,7 +53,8 @@ pub(crate) fn create_now(
             ))));
         }
         ops.put(Family::Log, keys::binding(*id), keys::handle_value(next));
-        let state = PartitionState::new(next, shared.node_id);
+        let mut state = PartitionState::new(next, shared.node_id);
+        state.producers.set_limit(shared.max_producers);
         made.insert(*id, Arc::new(Partition::new(*id, state)));
         next = Handle(next.0 + 1);
     }
@@ -240,6 +241,7 @@ impl Writer {
             self.shared.engine.as_ref(),
             partition.handle(),
             self.shared.node_id,
+            self.shared.max_producers,
         );
         let state = recovered.inspect_err(|error| {
             // The store holds another log than the state describes: nothing may be built on that.

@@ -21,6 +21,7 @@ use crate::waiters::{AppendWaiter, complete, lock};
 pub(crate) struct Shared {
     pub(crate) engine: Arc<dyn Engine>,
     pub(super) node_id: i32,
+    pub(super) max_producers: usize,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) partitions: Arc<DashMap<PartitionId, Arc<Partition>>>,
@@ -49,6 +50,7 @@ impl Shared {
     pub(crate) fn new(
         engine: Arc<dyn Engine>,
         node_id: i32,
+        max_producers: usize,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
         partitions: Arc<DashMap<PartitionId, Arc<Partition>>>,
@@ -56,6 +58,7 @@ impl Shared {
         Self {
             engine,
             node_id,
+            max_producers,
             clock,
             observer,
             partitions,
