@@ -5,9 +5,8 @@
 //! appended; a reply never overtakes the records of an earlier one; after a failed append the machine is
 //! dropped and loaded again from its log, since it may have replayed what was lost.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
-use std::hash::Hash;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::env::Env;
 use crate::error::storage_error;
+use crate::timers::Timers;
 
 /// Commands that may wait for a machine.
 const QUEUED_COMMANDS: usize = 1024;
@@ -200,48 +200,6 @@ struct Committing<S: Shard> {
     outcome: Outcome<S::Machine>,
     /// The offset after the records; none when there were none.
     result: Result<Option<i64>, StorageError>,
-}
-
-/// What is to be done when. Kept by the monotonic clock, so that a step of the wall clock ends nobody's session.
-struct Timers<T> {
-    due: BTreeSet<(Duration, T)>,
-    armed: HashMap<T, Duration>,
-}
-
-impl<T: Clone + Ord + Hash> Timers<T> {
-    fn new() -> Self {
-        Self {
-            due: BTreeSet::new(),
-            armed: HashMap::new(),
-        }
-    }
-
-    fn arm(&mut self, timer: T, at: Duration) {
-        self.cancel(&timer);
-        self.armed.insert(timer.clone(), at);
-        self.due.insert((at, timer));
-    }
-
-    fn cancel(&mut self, timer: &T) {
-        if let Some((timer, at)) = self.armed.remove_entry(timer) {
-            self.due.remove(&(at, timer));
-        }
-    }
-
-    /// When the first one is due.
-    fn next(&self) -> Option<Duration> {
-        self.due.first().map(|(at, _)| *at)
-    }
-
-    /// Takes the first one that is due at `now`.
-    fn pop(&mut self, now: Duration) -> Option<T> {
-        if self.next()? > now {
-            return None;
-        }
-        let (_, timer) = self.due.pop_first()?;
-        self.armed.remove(&timer);
-        Some(timer)
-    }
 }
 
 struct Driver<S: Shard> {

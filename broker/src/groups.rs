@@ -37,7 +37,7 @@ pub const TOPIC: &str = "__consumer_offsets";
 const FAMILIES: &[Family] = &[Family::Offsets, Family::Groups];
 
 /// Changed keys that wait before they are written to the view; what a stop takes is read from the log again.
-const PENDING_KEYS: usize = 1024;
+const PENDING_KEYS: usize = if cfg!(test) { 8 } else { 1024 };
 const PENDING_BYTES: usize = 256 << 10;
 
 /// What the topic is made with, as Kafka's `KafkaApis` makes it.
@@ -166,10 +166,11 @@ impl Groups {
         futures_util::future::join_all(asked).await
     }
 
-    /// Brings the shards in line with the image: loads them when the topic is there, ends them when it is gone.
-    /// Answers the tasks of new shards, which the caller looks after.
-    pub async fn reconcile(&self, image: &Image) -> Vec<JoinHandle<()>> {
+    /// Brings the shards in line with the newest image: loads them when the topic is there, ends them when it is
+    /// gone. Answers the tasks of new shards, which the caller looks after.
+    pub async fn reconcile(&self, metadata: &MetadataLog) -> Vec<JoinHandle<()>> {
         let _changing = self.changing.lock().await;
+        let image = metadata.image();
         let topic = image.topic(TOPIC);
         let current = self.current();
         if current.as_ref().map(|shards| shards.topic_id) == topic.map(|topic| topic.id) {
@@ -250,7 +251,7 @@ impl Groups {
                     Err(RecvError::Closed) => return,
                 },
             };
-            started(self.reconcile(&image).await);
+            started(self.reconcile(&metadata).await);
             let now = topics(&image);
             let gone: Vec<String> = known
                 .iter()
@@ -408,6 +409,10 @@ impl Shard for GroupShard {
         self.write();
     }
 }
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod shard_tests;
 
 #[cfg(test)]
 mod tests {

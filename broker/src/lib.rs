@@ -11,6 +11,7 @@ pub mod error_counts;
 pub mod groups;
 pub mod handlers;
 pub mod http;
+pub mod large;
 pub mod metadata_log;
 pub mod metrics;
 pub mod partitions;
@@ -18,6 +19,7 @@ pub mod rate_limit;
 pub mod router;
 pub mod scrape;
 pub mod server;
+pub mod timers;
 pub mod topic_config;
 
 use std::io;
@@ -43,7 +45,9 @@ use crate::config::Config;
 use crate::env::Env;
 use crate::groups::Groups;
 use crate::handlers::fetch_session::FetchSessions;
+use crate::handlers::metadata::AutoCreations;
 use crate::handlers::producer_ids::ProducerIds;
+use crate::large::LargeRequests;
 use crate::metadata_log::MetadataLog;
 use crate::metrics::{BrokerState, Metrics};
 use crate::partitions::Partitions;
@@ -80,6 +84,9 @@ pub enum StartError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// The data directory cannot be used.
     #[error(transparent)]
     Directory(#[from] OpenError),
@@ -116,10 +123,14 @@ pub struct Broker {
     pub log_lines: RateLimit,
     /// Incremental fetch sessions.
     pub fetch_sessions: FetchSessions,
+    /// Topics that Metadata requests are creating.
+    pub auto_creations: AutoCreations,
     /// Producer ids to give out.
     pub producer_ids: ProducerIds,
     /// Permits to decompress.
     pub decompressions: Arc<Semaphore>,
+    /// Where large requests are worked on.
+    pub large: LargeRequests,
     /// Kibibytes of requests that may be worked on at once (`queued.max.request.bytes`).
     pub request_memory: Arc<Semaphore>,
     request_memory_kib: u32,
@@ -165,7 +176,7 @@ impl Broker {
                 Err(code) => return Err(not_available(code.name().to_owned())),
             }
         }
-        let tasks = self.groups.reconcile(&self.metadata.image()).await;
+        let tasks = self.groups.reconcile(&self.metadata).await;
         self.supervisor.watch(tasks);
         if self.groups.are_loaded() {
             Ok(())
@@ -406,12 +417,14 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         log,
         metrics,
         log_lines: RateLimit::new(),
+        auto_creations: AutoCreations::default(),
+        large: LargeRequests::start().map_err(StartError::Thread)?,
         producer_ids: ProducerIds::default(),
         decompressions: Arc::new(Semaphore::new(DECOMPRESSIONS)),
         broker_epoch: AtomicI64::new(-1),
     });
     register(&broker, directory.was_unclean()).await?;
-    let loaded = broker.groups.reconcile(&broker.metadata.image()).await;
+    let loaded = broker.groups.reconcile(&broker.metadata).await;
     broker.supervisor.watch(loaded);
     let supervisor = broker.supervisor.clone();
     tasks.spawn(
@@ -495,9 +508,10 @@ fn open_log(
             source,
         })?;
     let node_id = directory.identity().node_id;
-    Ok(Log::open(
+    Ok(Log::open_limited(
         Arc::new(engine),
         node_id,
+        config.max_producers_per_partition,
         Arc::new(env),
         Arc::new(watcher),
     )?)

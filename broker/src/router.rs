@@ -26,6 +26,7 @@ use crate::error_counts::ErrorCounts;
 use crate::handlers::{
     configs, fetch, group_offsets, groups, metadata, offsets, produce, producer_ids, topics,
 };
+use crate::large::LARGE_BYTES;
 use crate::metrics::{Elapsed, SendTimes};
 
 /// A client's address as this broker advertises itself to it.
@@ -527,12 +528,17 @@ pub async fn handle(origin: Origin, frame: Bytes, arrived: Duration) -> Answer {
         listener: origin.listener,
         peer: origin.peer,
     };
-    let ran = (route.run)(Call {
+    let running = (route.run)(Call {
         ctx,
         correlation_id,
         body,
-    })
-    .await;
+    });
+    let ran = if request_bytes >= LARGE_BYTES && !route.is::<ProduceRequest>() {
+        let ran = broker.large.run(running).await;
+        ran.unwrap_or_else(|| Ran::close("shutdown"))
+    } else {
+        running.await
+    };
     let run = RunTimes::new(&broker, arrived, began);
     let key = route.key;
     match ran {

@@ -47,6 +47,8 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// `auto.create.topics.enable`
     pub auto_create_topics_enable: bool,
+    /// `auto.create.topics.limit`
+    pub auto_create_topics_limit: usize,
     /// `num.partitions`
     pub num_partitions: i32,
     /// `default.replication.factor`
@@ -79,6 +81,8 @@ pub struct Config {
     pub max_request_partition_size_limit: usize,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
+    /// `max.producers.per.partition`
+    pub max_producers_per_partition: usize,
     /// `transaction.max.timeout.ms`
     pub transaction_max_timeout_ms: i32,
     /// `offsets.topic.num.partitions`
@@ -120,6 +124,7 @@ impl Config {
                 .expect("a checked text is one of the names"),
             log_dir: log_dir(&values)?,
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
+            auto_create_topics_limit: values.number("auto.create.topics.limit"),
             num_partitions: values.number("num.partitions"),
             default_replication_factor: values.number("default.replication.factor"),
             delete_topic_enable: values.boolean("delete.topic.enable"),
@@ -142,6 +147,7 @@ impl Config {
                 .number("max.incremental.fetch.session.cache.slots"),
             max_request_partition_size_limit: values.number("max.request.partition.size.limit"),
             producer_id_expiration_ms: values.number("producer.id.expiration.ms"),
+            max_producers_per_partition: values.number("max.producers.per.partition"),
             transaction_max_timeout_ms: values.number("transaction.max.timeout.ms"),
             offsets_topic_num_partitions: values.number("offsets.topic.num.partitions"),
             groups: group_config(&values),

@@ -424,6 +424,9 @@ async fn propose_deletion(ctx: &Ctx, topic: TopicRef) -> Result<NamedTopic, Refu
 
 /// CreatePartitions, versions 0 to 3: all alike but for the encoding (v2) and quotas (v3), of which
 /// there are none yet.
+///
+/// Internal topics do not grow. Kafka lets them, and then looks for a group in another partition than the one
+/// that holds its offsets.
 pub async fn create_partitions(
     ctx: Ctx,
     request: CreatePartitionsRequest,
@@ -482,6 +485,13 @@ async fn grow_topic(
     topic: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), Refusal> {
+    if topic_name::is_internal(&topic.name) {
+        let message = format!(
+            "The number of partitions of the internal topic {} is fixed: its keys would move to others.",
+            topic.name.as_str()
+        );
+        return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
+    }
     let given = topic.assignments.as_ref();
     let command = Command::CreatePartitions {
         name: topic.name.to_string(),

@@ -205,6 +205,7 @@ fn counts(text: &mut Text, metrics: &Inner, snapshot: &Snapshot) {
     for (family, value) in [
         (&families::PARTITION_COUNT, totals.hosted),
         (&families::LEADER_COUNT, totals.led),
+        (&families::PRODUCER_ID_COUNT, totals.producers),
         (
             &families::UNDER_REPLICATED_PARTITIONS,
             totals.under_replicated,
@@ -214,7 +215,6 @@ fn counts(text: &mut Text, metrics: &Inner, snapshot: &Snapshot) {
             totals.under_min_isr,
         ),
         (&families::OFFLINE_REPLICA_COUNT, offline),
-        (&families::PRODUCER_ID_COUNT, totals.producers),
         (&families::OFFLINE_PARTITIONS_COUNT, totals.without_leader),
         (&families::GLOBAL_TOPIC_COUNT, totals.topics),
         (&families::GLOBAL_PARTITION_COUNT, totals.partitions),
