@@ -386,7 +386,7 @@ pub fn repetitive_fetches(target: &mut Target, topic: &str) {
 }
 
 /// Nine in ten of them took no longer.
-fn nine_in_ten(times: &mut [Duration]) -> Duration {
+pub fn nine_in_ten(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[(times.len() - 1) * 9 / 10]
 }
@@ -434,9 +434,10 @@ pub fn large_sessions(target: &mut Target, topic: &str) {
     let growth = target.resident().saturating_sub(before);
     let late = nine_in_ten(&mut probes);
     answers.sort_unstable();
-    let answer = answers[answers.len() / 2];
+    // As with tries: what cannot be met is missed every time.
+    let (answer, median) = (answers[answers.len() / 10], answers[answers.len() / 2]);
     println!(
-        "{SESSIONS} sessions of {PARTITIONS} partitions: median change {answer:?}, nine in ten probes within {late:?}, memory grew by {} MiB",
+        "{SESSIONS} sessions of {PARTITIONS} partitions: one in ten changes within {answer:?}, half of them within {median:?}, nine in ten probes within {late:?}, memory grew by {} MiB",
         growth >> 20
     );
     assert!(late <= PROBE, "probes took {late:?}");

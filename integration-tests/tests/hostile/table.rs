@@ -80,7 +80,7 @@ pub const PROBE: Duration = Duration::from_millis(20);
 pub const CPU: Duration = Duration::from_millis(50);
 
 /// A busy machine may miss a limit on time once in a while. What could not be met at all would be missed every time.
-const TRIES: usize = 5;
+const TRIES: usize = 10;
 
 /// Does `once` until it meets its limits on time, at most `TRIES` times; it says which one it missed.
 pub fn in_time(what: &str, mut once: impl FnMut() -> Result<(), String>) {

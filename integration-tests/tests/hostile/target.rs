@@ -242,17 +242,6 @@ impl Client {
         }
     }
 
-    /// The next frame or the end of the connection, if either began to arrive.
-    pub fn answer_if_there(&mut self) -> Option<Answer> {
-        self.stream.set_nonblocking(true).expect("a socket option");
-        let there = match self.stream.peek(&mut [0]) {
-            Ok(_) => true,
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
-        };
-        self.stream.set_nonblocking(false).expect("a socket option");
-        there.then(|| self.answer(PATIENCE))
-    }
-
     /// The next frame.
     pub fn expect_answer(&mut self) -> Vec<u8> {
         match self.answer(PATIENCE) {
