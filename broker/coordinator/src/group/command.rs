@@ -287,7 +287,7 @@ impl GroupType {
     /// Kafka's name.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Classic => "Classic",
+            Self::Classic => "classic",
         }
     }
 }
