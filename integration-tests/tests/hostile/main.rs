@@ -1,8 +1,8 @@
 //! Hostile input against a broker process: each row is answered as its table says or the connection is closed, and
 //! whatever comes, the process lives, others are served, and memory stays bounded.
 //!
-//! The tables: `frames.rs` (H), `produce.rs` and `bombs.rs` (P), `apis.rs` (C), `crowds.rs` (B, and what needs many
-//! requests). `table.rs` says what holds for every row. Limits on time are wide where a busy machine could break
+//! The tables: `frames.rs` (H), `produce.rs` and `bombs.rs` (P), `apis.rs` and `groups.rs` (C), `crowds.rs` and
+//! `group_crowds.rs` (B, and what needs many requests). `table.rs` says what holds for every row. Limits on time are wide where a busy machine could break
 //! them; the figures are printed (`-- --nocapture`).
 
 mod apis;
@@ -10,6 +10,8 @@ mod batch;
 mod bombs;
 mod crowds;
 mod frames;
+mod group_crowds;
+mod groups;
 mod produce;
 mod table;
 mod target;
@@ -48,6 +50,7 @@ fn every_row_is_refused_or_answered_and_harms_nobody() {
     let mut rows = frames::rows();
     rows.extend(produce::rows(&target, TOPIC));
     rows.extend(apis::rows(TOPIC));
+    rows.extend(groups::rows(&target, TOPIC));
 
     // The first round grows what a process grows once: threads, arenas, caches.
     table::run(&mut target, &rows, TOPIC, &mut Worst::default());
