@@ -36,7 +36,7 @@ use crate::router::Ctx;
 /// OffsetCommit, versions 2 to 9.
 ///
 /// - v2 to v4: a retention time, -1 for the broker's own
-/// - v6: leader epochs (KIP-320); v7: static members; v9: error codes of the new group protocol
+/// - v6: leader epochs (KIP-320); v7: static members; v9: a group may not exist
 ///
 /// A topic or partition that does not exist is refused by itself; the others are committed together.
 pub async fn offset_commit(ctx: Ctx, request: OffsetCommitRequest) -> OffsetCommitResponse {
@@ -72,7 +72,7 @@ pub async fn offset_commit(ctx: Ctx, request: OffsetCommitRequest) -> OffsetComm
     };
     let (results, failed) = match outcome {
         Ok(Reply::Committed(results)) => (results, ErrorCode::None),
-        other => (Vec::new(), commit_failure(failure(other))),
+        other => (Vec::new(), commit_failure(failure(other), ctx.api_version)),
     };
     let mut results = results.into_iter().peekable();
     for topic in request.topics {
@@ -131,17 +131,17 @@ fn existing_partitions(ctx: &Ctx, topic: &OffsetCommitRequestTopic) -> Vec<Commi
         .collect()
 }
 
-/// A group that does not exist has no generation to speak for (Kafka's `validateOffsetCommit`).
-fn commit_failure(code: ErrorCode) -> ErrorCode {
+/// Before version 9 clients do not know that a group might not exist (Kafka's `validateOffsetCommit`).
+fn commit_failure(code: ErrorCode, version: i16) -> ErrorCode {
     match code {
-        ErrorCode::GroupIdNotFound => ErrorCode::IllegalGeneration,
+        ErrorCode::GroupIdNotFound if version < 9 => ErrorCode::IllegalGeneration,
         other => other,
     }
 }
 
 /// OffsetFetch, versions 1 to 9.
 ///
-/// - v1: errors stand at the partitions; v2: all partitions by a null list, and an error for the whole answer
+/// - v1: an error stands at every partition; v2: all partitions by a null list, and one error for the whole answer
 /// - v5: leader epochs; v7: only stable offsets, which all are while there are no transactions
 /// - v8: many groups (KIP-709); v9: member ids of the new group protocol, ignored for classic groups
 ///
@@ -166,8 +166,8 @@ pub async fn offset_fetch(ctx: Ctx, request: OffsetFetchRequest) -> OffsetFetchR
     let mut response = OffsetFetchResponse::default();
     match fetch(&ctx, &request.group_id, asked).await {
         Ok(topics) => response.topics = topics.into_iter().map(plain_topic).collect(),
+        Err(code) if version >= 2 => response.error_code = code.code(),
         Err(code) => {
-            // Kafka repeats the error at every partition asked for.
             let asked = request.topics.unwrap_or_default().into_iter();
             let topics = asked.map(|topic| {
                 let partitions = topic.partition_indexes.iter().map(|index| {
@@ -182,9 +182,6 @@ pub async fn offset_fetch(ctx: Ctx, request: OffsetFetchRequest) -> OffsetFetchR
                     .with_name(topic.name)
             });
             response.topics = topics.collect();
-            if version >= 2 {
-                response.error_code = code.code();
-            }
         }
     }
     response

@@ -113,19 +113,21 @@ async fn coordinator(ctx: &Ctx, key_type: i8) -> Result<(), ErrorCode> {
 /// - v5: static members (KIP-345)
 /// - v7: answers tell the protocol type, which Kafka gives at every success
 /// - v8: a reason, which is logged at debug level; v9: the leader may be told not to assign (KIP-814)
-pub async fn join_group(ctx: Ctx, request: JoinGroupRequest) -> JoinGroupResponse {
+pub async fn join_group(ctx: Ctx, mut request: JoinGroupRequest) -> JoinGroupResponse {
     let version = ctx.api_version;
     if let Some(reason) = request.reason.as_ref().filter(|reason| !reason.is_empty()) {
         tracing::debug!(group = %*request.group_id, reason = %reason, "a member joins");
     }
-    let instance_id = request.group_instance_id.map(|id| id.to_string());
+    let instance_id = request.group_instance_id.as_ref().map(|id| id.to_string());
     // Kafka's `GroupMetadata.generateMemberId`: whose it is can be seen in lists.
     let owner = instance_id.as_deref().unwrap_or(&ctx.client_id);
     let fresh_member_id = format!("{owner}-{}", ctx.broker.env.uuid());
     let group = request.group_id.to_string();
+    let member_id = request.member_id.to_string();
+    let protocols = std::mem::take(&mut request.protocols).into_iter();
     let command = Command::JoinGroup(JoinGroup {
         group: group.clone(),
-        member_id: request.member_id.to_string(),
+        member_id: member_id.clone(),
         fresh_member_id,
         group_instance_id: instance_id,
         session_timeout_ms: request.session_timeout_ms,
@@ -135,9 +137,7 @@ pub async fn join_group(ctx: Ctx, request: JoinGroupRequest) -> JoinGroupRespons
             request.session_timeout_ms
         },
         protocol_type: request.protocol_type.to_string(),
-        protocols: request
-            .protocols
-            .into_iter()
+        protocols: protocols
             .map(|protocol| (protocol.name.to_string(), protocol.metadata))
             .collect(),
         client_id: ctx.client_id.to_string(),
@@ -145,13 +145,15 @@ pub async fn join_group(ctx: Ctx, request: JoinGroupRequest) -> JoinGroupRespons
         require_known_member_id: version >= 4,
         supports_skip_assignment: version >= 9,
     });
+    // It lies in its frame, which must not wait with the member.
+    drop(request);
     match ctx.broker.groups.ask(&group, command).await {
         Ok(Reply::Joined(joined)) => joined_answer(joined, version),
         Ok(Reply::JoinFailed { member_id, error }) => {
             refuse_join(member_id, group_error(&error), version)
         }
-        Ok(other) => refuse_join(request.member_id.to_string(), unexpected(other), version),
-        Err(code) => refuse_join(request.member_id.to_string(), code, version),
+        Ok(other) => refuse_join(member_id, unexpected(other), version),
+        Err(code) => refuse_join(member_id, code, version),
     }
 }
 
@@ -198,7 +200,7 @@ fn refuse_join(member_id: String, code: ErrorCode, version: i16) -> JoinGroupRes
 /// SyncGroup, versions 0 to 5.
 ///
 /// v3: static members; v5: protocol type and name, checked if given and told in the answer.
-pub async fn sync_group(ctx: Ctx, request: SyncGroupRequest) -> SyncGroupResponse {
+pub async fn sync_group(ctx: Ctx, mut request: SyncGroupRequest) -> SyncGroupResponse {
     let mut response = SyncGroupResponse::default();
     let version = ctx.api_version;
     // Kafka's `handleSyncGroupRequest`: from version 5 on both are mandatory.
@@ -207,21 +209,22 @@ pub async fn sync_group(ctx: Ctx, request: SyncGroupRequest) -> SyncGroupRespons
         return response;
     }
     let group = request.group_id.to_string();
+    let assignments = std::mem::take(&mut request.assignments).into_iter();
     let command = Command::SyncGroup(SyncGroup {
         caller: Caller {
             group: group.clone(),
             member_id: request.member_id.to_string(),
-            group_instance_id: request.group_instance_id.map(|id| id.to_string()),
+            group_instance_id: request.group_instance_id.as_ref().map(|id| id.to_string()),
             generation: request.generation_id,
         },
-        protocol_type: request.protocol_type.map(|name| name.to_string()),
-        protocol_name: request.protocol_name.map(|name| name.to_string()),
-        assignments: request
-            .assignments
-            .into_iter()
+        protocol_type: request.protocol_type.as_ref().map(|name| name.to_string()),
+        protocol_name: request.protocol_name.as_ref().map(|name| name.to_string()),
+        assignments: assignments
             .map(|assigned| (assigned.member_id.to_string(), assigned.assignment))
             .collect(),
     });
+    // As with JoinGroup: its frame does not wait.
+    drop(request);
     match ctx.broker.groups.ask(&group, command).await {
         Ok(Reply::Synced {
             protocol_type,

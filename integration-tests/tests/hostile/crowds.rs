@@ -271,7 +271,7 @@ pub fn parked_fetches(target: &mut Target, topic: &str) {
 }
 
 /// The test's own limit of open files.
-fn allow_files(wanted: u64) {
+pub fn allow_files(wanted: u64) {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         let raised = Rlimit {

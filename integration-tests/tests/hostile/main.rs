@@ -1,9 +1,9 @@
 //! Hostile input against a broker process: each row is answered as its table says or the connection is closed, and
 //! whatever comes, the process lives, others are served, and memory stays bounded.
 //!
-//! The tables: `frames.rs` (H), `produce.rs` and `bombs.rs` (P), `apis.rs` and `large.rs` (C), `caps.rs` (C31),
-//! `crowds.rs` (B, and what needs many requests). `table.rs` says what holds for every row. A limit on time that a busy
-//! machine misses is tried again a few times; the figures are printed (`-- --nocapture`).
+//! The tables: `frames.rs` (H), `produce.rs` and `bombs.rs` (P), `apis.rs`, `groups.rs` and `large.rs` (C), `caps.rs`
+//! (C31), `crowds.rs` and `group_crowds.rs` (B, and what needs many requests). `table.rs` says what holds for every row.
+//! A limit on time that a busy machine misses is tried again a few times; the figures are printed (`-- --nocapture`).
 
 mod apis;
 mod batch;
@@ -11,6 +11,8 @@ mod bombs;
 mod caps;
 mod crowds;
 mod frames;
+mod group_crowds;
+mod groups;
 mod large;
 mod produce;
 mod table;
@@ -49,6 +51,7 @@ fn every_row_is_refused_or_answered_and_harms_nobody() {
     let mut rows = frames::rows();
     rows.extend(produce::rows(&target, TOPIC));
     rows.extend(apis::rows(TOPIC));
+    rows.extend(groups::rows(&target, TOPIC));
 
     // The first round grows what a process grows once: threads, arenas, caches.
     table::run(&mut target, &rows, TOPIC, &mut Worst::default());

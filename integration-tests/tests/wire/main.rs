@@ -18,6 +18,9 @@
 
 mod clusters;
 mod fetches;
+mod group_lists;
+mod group_offsets;
+mod groups;
 mod logs;
 mod order;
 mod producers;
@@ -75,6 +78,51 @@ const ROWS: &[Row] = &[
         clusters::metadata_fails,
     ),
     row(
+        ApiKey::OffsetCommit,
+        group_offsets::offset_commit_succeeds,
+        group_offsets::offset_commit_fails,
+    ),
+    row(
+        ApiKey::OffsetFetch,
+        group_offsets::offset_fetch_succeeds,
+        group_offsets::offset_fetch_fails,
+    ),
+    row(
+        ApiKey::FindCoordinator,
+        group_lists::find_coordinator_succeeds,
+        group_lists::find_coordinator_fails,
+    ),
+    row(
+        ApiKey::JoinGroup,
+        groups::join_group_succeeds,
+        groups::join_group_fails,
+    ),
+    row(
+        ApiKey::Heartbeat,
+        groups::heartbeat_succeeds,
+        groups::heartbeat_fails,
+    ),
+    row(
+        ApiKey::LeaveGroup,
+        groups::leave_group_succeeds,
+        groups::leave_group_fails,
+    ),
+    row(
+        ApiKey::SyncGroup,
+        groups::sync_group_succeeds,
+        groups::sync_group_fails,
+    ),
+    row(
+        ApiKey::DescribeGroups,
+        group_lists::describe_groups_succeeds,
+        group_lists::describe_groups_fails,
+    ),
+    row(
+        ApiKey::ListGroups,
+        group_lists::list_groups_succeeds,
+        group_lists::list_groups_fails,
+    ),
+    row(
         ApiKey::ApiVersions,
         versions::api_versions_succeeds,
         versions::api_versions_fails,
@@ -115,9 +163,19 @@ const ROWS: &[Row] = &[
         topics::create_partitions_fails,
     ),
     row(
+        ApiKey::DeleteGroups,
+        group_lists::delete_groups_succeeds,
+        group_lists::delete_groups_fails,
+    ),
+    row(
         ApiKey::ListPartitionReassignments,
         topics::list_reassignments_succeeds,
         versions::newer_version_fails,
+    ),
+    row(
+        ApiKey::OffsetDelete,
+        group_offsets::offset_delete_succeeds,
+        group_offsets::offset_delete_fails,
     ),
     row(
         ApiKey::DescribeCluster,
@@ -137,7 +195,11 @@ const DEFAULT_PARTITIONS: i32 = 3;
 #[test]
 fn every_row_at_every_version_succeeds_and_fails_as_kafka_does() {
     let folder = TempDir::new("wire-rows");
-    let broker = Broker::start(folder.path(), &[("num.partitions", "3")]);
+    let properties = [
+        ("num.partitions", "3"),
+        ("group.initial.rebalance.delay.ms", "0"),
+    ];
+    let broker = Broker::start(folder.path(), &properties);
     let wire = Wire::connect(&broker);
     let mut stage = Stage { broker, wire };
     let mut failed = Vec::new();

@@ -292,7 +292,7 @@ impl GroupType {
     /// Kafka's name.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Classic => "Classic",
+            Self::Classic => "classic",
         }
     }
 }

@@ -105,8 +105,8 @@ fn a_group_that_does_not_exist_has_no_offsets() {
     let mut shard = shard();
     assert_eq!(fetch_all(&mut shard), []);
     let by_member = commit_by(caller("a", 3), "t", vec![partition(0, 1)]);
-    let illegal = Reply::Failed(GroupError::IllegalGeneration);
-    assert_eq!(*shard.ask(by_member), illegal);
+    let unknown = Reply::Failed(GroupError::GroupIdNotFound);
+    assert_eq!(*shard.ask(by_member), unknown);
     assert_eq!(shard.machine.group_count(), 0);
 }
 

@@ -279,7 +279,7 @@ impl GroupMachine {
         } else if commit.caller.generation < 0 {
             self.make_room(out)
         } else {
-            Err(GroupError::IllegalGeneration)
+            Err(GroupError::GroupIdNotFound)
         };
         if let Err(error) = allowed {
             return Reply::Failed(error);
