@@ -59,6 +59,8 @@ struct Story<'a> {
     members: Vec<Member<'a>>,
     /// What was read without a commit by a member that is gone: read once more by another one.
     again: BTreeSet<Place>,
+    /// What was read around a restart of the broker: a member whose session ended meanwhile reads it once more.
+    maybe_again: BTreeSet<Place>,
 }
 
 impl<'a> Story<'a> {
@@ -73,6 +75,7 @@ impl<'a> Story<'a> {
             log: BTreeMap::new(),
             members: Vec::new(),
             again: BTreeSet::new(),
+            maybe_again: BTreeSet::new(),
         }
     }
 
@@ -173,6 +176,10 @@ impl<'a> Story<'a> {
             );
         }
         self.members[a].wait_read(&again);
+        if !self.client.tells_commits() {
+            // The broker is killed next, and A's silent commit of these may not have arrived by then.
+            self.maybe_again.extend(&again);
+        }
         self.again.extend(again);
     }
 
@@ -182,6 +189,7 @@ impl<'a> Story<'a> {
         let places = self.produce();
         self.members[0].wait_read(&places);
         self.members[0].leave();
+        self.maybe_again.extend(places);
     }
 
     fn a_new_run_resumes_at_the_committed_offset(&mut self) {
@@ -236,6 +244,9 @@ impl<'a> Story<'a> {
 
     /// What holds for the whole story.
     fn check(&mut self) {
+        for member in &self.members {
+            println!("{} told {}\n", member.name, member.told());
+        }
         let all: Vec<(&str, Vec<Event>)> = self
             .members
             .iter()
@@ -271,7 +282,8 @@ impl<'a> Story<'a> {
         for place in self.log.keys() {
             let wanted = if self.again.contains(place) { 2 } else { 1 };
             let read = times.get(place).copied().unwrap_or(0);
-            assert_eq!(read, wanted, "times that {place:?} was read");
+            let fine = read == wanted || read > wanted && self.maybe_again.contains(place);
+            assert!(fine, "{place:?} was read {read} times, not {wanted}");
         }
         check_ownership(&all);
     }

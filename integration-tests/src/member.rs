@@ -333,7 +333,7 @@ impl<'a> Member<'a> {
     }
 
     /// Its output for messages, without the records.
-    fn told(&self) -> String {
+    pub fn told(&self) -> String {
         let lines = self.process.stdout.all();
         let is_record = |line: &&String| {
             let events = self.client.events(line);

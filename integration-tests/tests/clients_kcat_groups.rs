@@ -50,6 +50,7 @@ impl GroupClient for Kcat {
             "-G",
             group,
             "-u",
+            "-E",
             "-f",
             "%p\t%o\t%k\t%s\n",
         ];

@@ -53,7 +53,13 @@ def member(bootstrap, topic, group, commit, settings):
         due = commits.take()
         if due:
             offsets = [TopicPartition(topic, partition, offset) for partition, offset in due.items()]
-            for place in consumer.commit(offsets=offsets, asynchronous=False):
+            try:
+                places = consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as error:
+                # The group has moved on: what was read comes again to whoever has the partition now.
+                print(f"not committed: {error}", file=sys.stderr)
+                continue
+            for place in places:
                 if place.error is not None:
                     raise KafkaException(place.error)
                 event("committed", partition=place.partition, offset=place.offset)

@@ -65,10 +65,7 @@ func member(bootstrap, topic string, rest []string) error {
 			lines.Read(r.Partition, r.Offset, r.Key, r.Value)
 			commits.Read(r.Partition, r.Offset)
 		})
-		commit := func(due map[int32]int64) error { return commit(client, topic, due) }
-		if err := commits.Commit(commit); err != nil {
-			return err
-		}
+		commits.Commit(func(due map[int32]int64) error { return commit(client, topic, due) })
 		client.AllowRebalance()
 	}
 	lines.Event("leaving", nil)
@@ -162,7 +159,7 @@ func step(ctx context.Context, admin *kadm.Client, name string, args []string) (
 		return configs(admin.DescribeBrokerConfigs(ctx, cluster.Controller))
 	case "list-groups":
 		groups, err := admin.ListGroups(ctx)
-		return map[string]any{"groups": groups.Groups()}, err
+		return map[string]any{"groups": append([]string{}, groups.Groups()...)}, err
 	case "describe-group":
 		groups, err := admin.DescribeGroups(ctx, args[0])
 		group := groups[args[0]]

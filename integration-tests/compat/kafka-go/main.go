@@ -185,15 +185,12 @@ func read(ctx context.Context, bootstrap, topic string, from kafka.PartitionAssi
 		}
 		lines.Read(int32(message.Partition), message.Offset, message.Key, message.Value)
 		commits.Read(int32(message.Partition), message.Offset)
-		commit := func(due map[int32]int64) error {
+		commits.Commit(func(due map[int32]int64) error {
 			offsets := map[int]int64{}
 			for partition, offset := range due {
 				offsets[int(partition)] = offset
 			}
 			return generation.CommitOffsets(map[string]map[int]int64{topic: offsets})
-		}
-		if err := commits.Commit(commit); err != nil {
-			return err
-		}
+		})
 	}
 }

@@ -13,6 +13,7 @@ import sys
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import CommitFailedError
 from kafka.structs import OffsetAndMetadata
 from lines import Commits, decode, encode, event, records_in, say, settings_of
 
@@ -76,7 +77,12 @@ def member(bootstrap, topic, group, commit, settings):
         due = commits.take()
         if due:
             places = {TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1) for partition, offset in due.items()}
-            consumer.commit(places)
+            try:
+                consumer.commit(places)
+            except CommitFailedError as error:
+                # The group has moved on: what was read comes again to whoever has the partition now.
+                print(f"not committed: {error!r}", file=sys.stderr)
+                continue
             for partition, offset in due.items():
                 event("committed", partition=partition, offset=offset)
     event("leaving")

@@ -46,7 +46,7 @@ func step(admin sarama.ClusterAdmin, name string, args []string) (map[string]any
 		return nil, admin.CreateTopic(args[0], detail, false)
 	case "list-topics":
 		topics, err := admin.ListTopics()
-		return map[string]any{"topics": slices.Collect(maps.Keys(topics))}, err
+		return map[string]any{"topics": slices.AppendSeq([]string{}, maps.Keys(topics))}, err
 	case "describe-topic":
 		topics, err := admin.DescribeTopics(args)
 		if err != nil || topics[0].Err != sarama.ErrNoError {
@@ -71,7 +71,7 @@ func step(admin sarama.ClusterAdmin, name string, args []string) (map[string]any
 		return configs(admin.DescribeConfig(sarama.ConfigResource{Type: sarama.BrokerResource, Name: strconv.Itoa(int(node))}))
 	case "list-groups":
 		groups, err := admin.ListConsumerGroups()
-		return map[string]any{"groups": slices.Collect(maps.Keys(groups))}, err
+		return map[string]any{"groups": slices.AppendSeq([]string{}, maps.Keys(groups))}, err
 	case "describe-group":
 		groups, err := admin.DescribeConsumerGroups(args)
 		if err != nil {

@@ -138,16 +138,16 @@ func (h handler) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.
 	for message := range claim.Messages() {
 		lines.Read(message.Partition, message.Offset, message.Key, message.Value)
 		h.commits.Read(message.Partition, message.Offset)
-		commit := func(due map[int32]int64) error {
+		if len(claim.Messages()) > 0 {
+			continue
+		}
+		h.commits.Commit(func(due map[int32]int64) error {
 			for partition, offset := range due {
 				session.MarkOffset(h.topic, partition, offset, "")
 			}
 			session.Commit()
 			return nil
-		}
-		if err := h.commits.Commit(commit); err != nil {
-			return err
-		}
+		})
 	}
 	return nil
 }
@@ -166,6 +166,9 @@ func member(bootstrap string, args []string) error {
 	}
 	config.Consumer.Offsets.Initial = sarama.OffsetOldest
 	config.Consumer.Offsets.AutoCommit.Enable = false
+	// A commit waits behind the fetch that is on its way on the same connection.
+	config.Consumer.MaxWaitTime = 100 * time.Millisecond
+	config.Consumer.Group.Rebalance.Retry.Backoff = 200 * time.Millisecond
 	config.Consumer.Group.Session.Timeout = 6 * time.Second
 	config.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
 	group, err := sarama.NewConsumerGroup([]string{bootstrap}, args[1], config)
