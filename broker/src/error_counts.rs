@@ -4,11 +4,13 @@
 //! Code 0 is told like any other: it counts what went well.
 
 use kafka_protocol::messages::{
-    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteRecordsResponse,
-    DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
-    DescribeTopicPartitionsResponse, FetchResponse, InitProducerIdResponse, ListOffsetsResponse,
-    ListPartitionReassignmentsResponse, MetadataResponse, OffsetForLeaderEpochResponse,
-    ProduceResponse,
+    AlterConfigsResponse, ApiVersionsResponse, CreateAclsResponse, CreatePartitionsResponse,
+    CreateTopicsResponse, DeleteAclsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
+    DescribeAclsResponse, DescribeClientQuotasResponse, DescribeClusterResponse,
+    DescribeConfigsResponse, DescribeLogDirsResponse, DescribeTopicPartitionsResponse,
+    FetchResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse,
+    ListConfigResourcesResponse, ListOffsetsResponse, ListPartitionReassignmentsResponse,
+    MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse,
 };
 
 /// An answer that knows its error codes.
@@ -130,5 +132,66 @@ impl ErrorCounts for DescribeTopicPartitionsResponse {
                 .iter()
                 .for_each(|partition| tell(partition.error_code));
         }
+    }
+}
+
+impl ErrorCounts for DescribeAclsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+    }
+}
+
+impl ErrorCounts for CreateAclsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.results
+            .iter()
+            .for_each(|result| tell(result.error_code));
+    }
+}
+
+impl ErrorCounts for DeleteAclsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        for filter in &self.filter_results {
+            tell(filter.error_code);
+            filter
+                .matching_acls
+                .iter()
+                .for_each(|acl| tell(acl.error_code));
+        }
+    }
+}
+
+impl ErrorCounts for AlterConfigsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.responses
+            .iter()
+            .for_each(|resource| tell(resource.error_code));
+    }
+}
+
+impl ErrorCounts for IncrementalAlterConfigsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.responses
+            .iter()
+            .for_each(|resource| tell(resource.error_code));
+    }
+}
+
+impl ErrorCounts for DescribeLogDirsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+        self.results.iter().for_each(|dir| tell(dir.error_code));
+    }
+}
+
+impl ErrorCounts for DescribeClientQuotasResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+    }
+}
+
+impl ErrorCounts for ListConfigResourcesResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
     }
 }

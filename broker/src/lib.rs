@@ -10,6 +10,7 @@ pub mod error;
 pub mod error_counts;
 pub mod handlers;
 pub mod http;
+pub mod log_sizes;
 pub mod metadata_log;
 pub mod metrics;
 pub mod partitions;
@@ -37,10 +38,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, LiveConfig};
 use crate::env::Env;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::handlers::producer_ids::ProducerIds;
+use crate::log_sizes::LogSizes;
 use crate::metadata_log::MetadataLog;
 use crate::metrics::{BrokerState, Detail, EngineSource, Metrics, PartitionFacts, PartitionSource};
 use crate::partitions::Partitions;
@@ -94,6 +96,8 @@ pub enum StartError {
 pub struct Broker {
     /// The configuration it was started with.
     pub config: Arc<Config>,
+    /// What of the configuration can change at run time.
+    pub dynamic: Arc<LiveConfig>,
     /// Time and chance.
     pub env: Env,
     /// Who it is.
@@ -104,6 +108,8 @@ pub struct Broker {
     pub partitions: Arc<Partitions>,
     /// All partition logs.
     pub log: Log,
+    /// Sizes of partition logs that somebody asked for.
+    pub log_sizes: LogSizes,
     /// All metrics.
     pub metrics: Metrics,
     /// Which lines about repeating failures of requests may be logged.
@@ -349,10 +355,11 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     directory.begin()?;
     let partitions = Arc::new(Partitions::default());
     let stop_machines = CancellationToken::new();
+    let dynamic = Arc::new(LiveConfig::new(&config));
     let (metadata, machine) = metadata_log::start(
         log.clone(),
         partitions.clone(),
-        config.clone(),
+        (config.clone(), dynamic.clone()),
         metrics.clone(),
         identity.node_id,
         env,
@@ -373,11 +380,13 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         request_memory_kib,
         fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
         config,
+        dynamic,
         env,
         identity,
         metadata,
         partitions,
         log,
+        log_sizes: LogSizes::default(),
         metrics,
         log_lines: RateLimit::new(),
         producer_ids: ProducerIds::default(),
@@ -394,7 +403,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     broker.metrics.watch_partitions(&scrape);
     broker.metrics.watch_engine(&scrape);
 
-    let connections = Arc::new(Connections::new(&broker.config));
+    let connections = Arc::new(Connections::new(broker.dynamic.clone()));
     let mut listeners = Vec::new();
     for (listener, socket, address) in sockets {
         let advertised = format!("{}:{}", listener.advertised_host, listener.advertised_port);
@@ -498,7 +507,8 @@ async fn expire_producers(broker: Arc<Broker>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PRODUCER_EXPIRY_CHECK) => {}
         }
-        let oldest = broker.env.now_ms() - broker.config.producer_id_expiration_ms;
+        let expiration_ms = broker.dynamic.current().producer_id_expiration_ms;
+        let oldest = broker.env.now_ms() - expiration_ms;
         let partitions = broker.log.partitions();
         let expired: usize = partitions
             .iter()
