@@ -54,9 +54,15 @@ enum Target {
     Topic(String),
     /// This broker, or all of them.
     Broker(BrokerScope),
-    /// A kind of resource that Kafka has and that has no configs here, since the feature does not exist:
-    /// client metrics subscriptions and groups.
-    Without(&'static str),
+    /// A kind of resource that has configs in Kafka and none here.
+    Without(Kind),
+}
+
+/// Kinds of resources without configs, since what they would configure does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    ClientMetrics,
+    Group,
 }
 
 impl Target {
@@ -87,11 +93,11 @@ impl Target {
             CLIENT_METRICS if name.is_empty() => Err(Refusal::invalid_request(
                 "Client metrics subscription name must not be empty",
             )),
-            CLIENT_METRICS => Ok(Self::Without("client metrics")),
+            CLIENT_METRICS => Ok(Self::Without(Kind::ClientMetrics)),
             GROUP if name.is_empty() => {
                 Err(Refusal::invalid_request("Group name must not be empty"))
             }
-            GROUP => Ok(Self::Without("group")),
+            GROUP => Ok(Self::Without(Kind::Group)),
             other => Err(Refusal::invalid_request(format!(
                 "Unknown resource type {other}"
             ))),
@@ -204,7 +210,7 @@ mod tests {
         let resource = |name: &str| Some(ConfigResource::Broker(name.to_owned()));
         assert_eq!(all.resource(7), resource(""));
         assert_eq!(this.resource(7), resource("7"));
-        assert_eq!(Target::of(GROUP, "g", 7), Ok(Target::Without("group")));
+        assert_eq!(Target::of(GROUP, "g", 7), Ok(Target::Without(Kind::Group)));
         let long = "x".repeat(32_767);
         for (resource_type, name) in [
             (TOPIC, ""),

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_protocol::error_code::ErrorCode;
 
-use super::{Refusal, Target};
+use super::{Kind, Refusal, Target};
 use crate::config::dynamic::{BrokerScope, check_dynamic};
 use crate::config::value::{self, Bounds, ConfigType};
 use crate::config::{DynamicConfig, table};
@@ -58,7 +58,7 @@ pub(super) fn plan(
     match target {
         Target::Topic(_) => plan_topic(asked.replace, &changes, present, live),
         Target::Broker(scope) => plan_broker(*scope, asked.replace, &changes, present, live),
-        Target::Without(kind) => plan_without(kind, &changes),
+        Target::Without(kind) => plan_without(*kind, &changes),
     }
 }
 
@@ -220,18 +220,23 @@ fn unknown_of_broker(name: &str) -> String {
 }
 
 /// Kinds without configs know no key, and say so as Kafka does of a key it does not know.
-fn plan_without(kind: &str, changes: &[(&str, Change<'_>)]) -> Result<Settings, Refusal> {
+fn plan_without(kind: Kind, changes: &[(&str, Change<'_>)]) -> Result<Settings, Refusal> {
     let set = changes
         .iter()
         .find(|(_, change)| !matches!(change, Change::Delete));
-    match set {
-        None => Ok(Settings::new()),
-        Some((name, _)) => {
-            let name = value::shown(name);
-            let message = format!("Unknown {kind} config name: {name}");
-            Err(Refusal::new(ErrorCode::InvalidConfig, message))
+    let Some((name, _)) = set else {
+        return Ok(Settings::new());
+    };
+    let name = value::shown(name);
+    Err(match kind {
+        Kind::ClientMetrics => {
+            Refusal::invalid_request(format!("Unknown client metrics configuration: {name}"))
         }
-    }
+        Kind::Group => Refusal::new(
+            ErrorCode::InvalidConfig,
+            format!("Unknown group config name: {name}"),
+        ),
+    })
 }
 
 #[cfg(test)]

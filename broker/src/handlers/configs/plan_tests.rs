@@ -244,7 +244,7 @@ fn what_needs_a_restart_is_refused_with_all_its_keys() {
 
 #[test]
 fn groups_and_client_metrics_know_no_key() {
-    let group = Target::Without("group");
+    let group = Target::Without(Kind::Group);
     assert_eq!(change(&group, &[], &[]), Ok(Settings::new()));
     assert_eq!(
         change(&group, &[], &[("x", DELETE, None)]),
@@ -257,6 +257,16 @@ fn groups_and_client_metrics_know_no_key() {
             "Unknown group config name: consumer.session.timeout.ms".to_owned()
         )
     );
+    assert_eq!(
+        refused(
+            &Target::Without(Kind::ClientMetrics),
+            &[("interval.ms", SET, Some("1"))]
+        ),
+        (
+            42,
+            "Unknown client metrics configuration: interval.ms".to_owned()
+        )
+    );
 }
 
 /// The longest strings of the wire: answers must fit into such a string too, and no list takes long to check.
@@ -264,7 +274,7 @@ fn groups_and_client_metrics_know_no_key() {
 fn hostile_names_and_values_are_refused_in_few_words() {
     let long = "x".repeat(32_767);
     let many = vec!["7:7"; 8_191].join(",");
-    for target in [topic(), ALL, THIS, Target::Without("group")] {
+    for target in [topic(), ALL, THIS, Target::Without(Kind::Group)] {
         for entries in [
             [(long.as_str(), SET, Some(long.as_str()))],
             [(long.as_str(), SET, None)],
