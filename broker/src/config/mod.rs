@@ -44,6 +44,8 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// `auto.create.topics.enable`
     pub auto_create_topics_enable: bool,
+    /// `auto.create.topics.limit`
+    pub auto_create_topics_limit: usize,
     /// `num.partitions`
     pub num_partitions: i32,
     /// `default.replication.factor`
@@ -68,6 +70,8 @@ pub struct Config {
     pub max_incremental_fetch_session_cache_slots: usize,
     /// `max.request.partition.size.limit`
     pub max_request_partition_size_limit: usize,
+    /// `max.producers.per.partition`
+    pub max_producers_per_partition: usize,
     /// `transaction.max.timeout.ms`
     pub transaction_max_timeout_ms: i32,
     values: Values,
@@ -101,6 +105,7 @@ impl Config {
             metrics_listener: metrics_listener(&values)?,
             log_dir: log_dir(&values)?,
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
+            auto_create_topics_limit: values.number("auto.create.topics.limit"),
             num_partitions: values.number("num.partitions"),
             default_replication_factor: values.number("default.replication.factor"),
             delete_topic_enable: values.boolean("delete.topic.enable"),
@@ -119,6 +124,7 @@ impl Config {
             max_incremental_fetch_session_cache_slots: values
                 .number("max.incremental.fetch.session.cache.slots"),
             max_request_partition_size_limit: values.number("max.request.partition.size.limit"),
+            max_producers_per_partition: values.number("max.producers.per.partition"),
             transaction_max_timeout_ms: values.number("transaction.max.timeout.ms"),
             values,
         };
