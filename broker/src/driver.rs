@@ -82,6 +82,9 @@ pub trait Shard: Send + 'static {
         next: i64,
     ) -> Result<(), StorageError>;
 
+    /// All of the log was replayed; comes once, before the first command.
+    fn loaded(&mut self) {}
+
     /// Records and effects whose records are now below the high watermark, in log order; runs before the
     /// replies that depend on them are released. `next` is the offset after them.
     fn committed(
@@ -227,6 +230,7 @@ pub async fn start<S: Shard>(
     let machine = load(&mut shard, &log, |shard, record, next| {
         shard.replayed(record, next)
     })?;
+    shard.loaded();
     let (asked, receiver) = mpsc::channel(QUEUED_COMMANDS);
     let driver = Driver {
         shard,

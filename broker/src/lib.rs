@@ -12,6 +12,7 @@ pub mod groups;
 pub mod handlers;
 pub mod http;
 pub mod large;
+pub mod log_sizes;
 pub mod metadata_log;
 pub mod metrics;
 pub mod partitions;
@@ -41,13 +42,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, LiveConfig};
 use crate::env::Env;
 use crate::groups::Groups;
 use crate::handlers::fetch_session::FetchSessions;
 use crate::handlers::metadata::AutoCreations;
 use crate::handlers::producer_ids::ProducerIds;
 use crate::large::LargeRequests;
+use crate::log_sizes::LogSizes;
 use crate::metadata_log::MetadataLog;
 use crate::metrics::{BrokerState, Metrics};
 use crate::partitions::Partitions;
@@ -105,6 +107,8 @@ pub enum StartError {
 pub struct Broker {
     /// The configuration it was started with.
     pub config: Arc<Config>,
+    /// What of the configuration can change at run time.
+    pub dynamic: Arc<LiveConfig>,
     /// Time and chance.
     pub env: Env,
     /// Who it is.
@@ -117,6 +121,8 @@ pub struct Broker {
     pub groups: Arc<Groups>,
     /// All partition logs.
     pub log: Log,
+    /// Sizes of partition logs that somebody asked for.
+    pub log_sizes: LogSizes,
     /// All metrics.
     pub metrics: Metrics,
     /// Which lines about repeating failures of requests may be logged.
@@ -370,10 +376,11 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     directory.begin()?;
     let partitions = Arc::new(Partitions::default());
     let stop_machines = CancellationToken::new();
+    let dynamic = Arc::new(LiveConfig::new(&config));
     let (metadata, machine) = metadata_log::start(
         log.clone(),
         partitions.clone(),
-        config.clone(),
+        (config.clone(), dynamic.clone()),
         metrics.clone(),
         identity.node_id,
         env,
@@ -404,6 +411,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         request_memory_kib,
         fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
         config,
+        dynamic,
         env,
         identity,
         metadata,
@@ -415,6 +423,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         },
         partitions,
         log,
+        log_sizes: LogSizes::default(),
         metrics,
         log_lines: RateLimit::new(),
         auto_creations: AutoCreations::default(),
@@ -450,7 +459,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     broker.metrics.watch_groups(&scrape);
     broker.metrics.watch_host(&scrape);
 
-    let connections = Arc::new(Connections::new(&broker.config));
+    let connections = Arc::new(Connections::new(broker.dynamic.clone()));
     let mut listeners = Vec::new();
     for (listener, socket, address) in sockets {
         let advertised = format!("{}:{}", listener.advertised_host, listener.advertised_port);
@@ -572,7 +581,8 @@ async fn expire_producers(broker: Arc<Broker>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PRODUCER_EXPIRY_CHECK) => {}
         }
-        let oldest = broker.env.now_ms() - broker.config.producer_id_expiration_ms;
+        let expiration_ms = broker.dynamic.current().producer_id_expiration_ms;
+        let oldest = broker.env.now_ms() - expiration_ms;
         let partitions = broker.log.partitions();
         let expired: usize = partitions
             .iter()

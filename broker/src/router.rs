@@ -24,7 +24,8 @@ use ottla_protocol::{fetch_response, guard, header};
 use crate::Broker;
 use crate::error_counts::ErrorCounts;
 use crate::handlers::{
-    configs, fetch, group_offsets, groups, metadata, offsets, produce, producer_ids, topics,
+    acls, configs, fetch, group_offsets, groups, log_dirs, metadata, offsets, produce,
+    producer_ids, quotas, topics,
 };
 use crate::large::LARGE_BYTES;
 use crate::metrics::{Elapsed, SendTimes};
@@ -393,6 +394,8 @@ macro_rules! row {
     };
 }
 
+const NO_AUTHORIZER: &str = "no authorizer exists: SECURITY_DISABLED";
+
 static TABLE: LazyLock<Vec<Route>> = LazyLock::new(|| {
     vec![
         route_deferred::<3, 13, ProduceRequest, _, _>("Produce", produce::produce).advertised_from(
@@ -418,12 +421,20 @@ static TABLE: LazyLock<Vec<Route>> = LazyLock::new(|| {
         row!(0..=5, "InitProducerId", producer_ids::init_producer_id)
             .noted("idempotent producers; a transactional id is refused until transactions exist"),
         row!(2..=4, "OffsetForLeaderEpoch", offsets::offset_for_leader_epoch),
+        row!(1..=3, "DescribeAcls", acls::describe_acls).noted(NO_AUTHORIZER),
+        row!(1..=3, "CreateAcls", acls::create_acls).noted(NO_AUTHORIZER),
+        row!(1..=3, "DeleteAcls", acls::delete_acls).noted(NO_AUTHORIZER),
         row!(1..=4, "DescribeConfigs", configs::describe_configs),
+        row!(0..=2, "AlterConfigs", configs::alter_configs),
+        row!(1..=4, "DescribeLogDirs", log_dirs::describe_log_dirs).noted("sizes of long logs are estimates"),
         row!(0..=3, "CreatePartitions", topics::create_partitions),
         row!(0..=2, "DeleteGroups", groups::delete_groups),
+        row!(0..=1, "IncrementalAlterConfigs", configs::incremental_alter_configs),
         row!(0..=0, "ListPartitionReassignments", topics::list_partition_reassignments),
         row!(0..=0, "OffsetDelete", group_offsets::offset_delete),
+        row!(0..=1, "DescribeClientQuotas", quotas::describe_client_quotas).noted("there are no quotas"),
         row!(0..=2, "DescribeCluster", metadata::describe_cluster),
+        row!(0..=1, "ListConfigResources", configs::list_config_resources),
         row!(0..=0, "DescribeTopicPartitions", metadata::describe_topic_partitions),
     ]
 });
