@@ -312,7 +312,9 @@ async fn list(session: &mut Session) -> Result<()> {
     let mut table = Table::new(&["RESOURCE", "NAME", "PROPERTY", "VALUE", "SOURCE"]);
     let mut objects = Vec::new();
     for resource in &resources {
-        for config in described(session, resource, None, false).await? {
+        let mut configs = described(session, resource, None, false).await?;
+        configs.sort_by(|a, b| a.name.cmp(&b.name));
+        for config in configs {
             // What a topic takes from its broker is listed there.
             let listed = match resource {
                 Resource::Topic(_) => config.is_set_here,

@@ -315,6 +315,17 @@ impl Consumer {
         if indexes.is_empty() {
             return Ok(BTreeMap::new());
         }
+        if let When::Offset(offset) = self.from {
+            for index in indexes {
+                let (first, end) = bounds(client, &self.topic, *index).await?;
+                if !(first..=end).contains(&offset) {
+                    let what = not_there(&self.topic, *index, offset, (first, end));
+                    return Err(Failure::refused(what).hint(
+                        "choose with --partition; a time in milliseconds is written @1700000000000",
+                    ));
+                }
+            }
+        }
         let resolved = resolve(client, &keys(&self.topic, indexes), self.from).await?;
         Ok(resolved
             .into_iter()
@@ -445,31 +456,17 @@ impl Consumer {
         }
     }
 
-    /// Partitions whose position the broker does not have: an error where the caller chose it, else as `--from`
-    /// says, or the first offset there is.
+    /// Partitions whose position the broker does not have any more go on at the first offset there is.
     async fn step_back(&mut self, session: &mut Session, indexes: Vec<i32>) -> Result<()> {
         for index in indexes {
-            let key = keys(&self.topic, &[index]);
-            let client = &mut session.client;
-            let first = client.offsets(&key, At::Earliest).await?;
-            let end = client.offsets(&key, At::Latest).await?;
-            let (first, end) = (first[&key[0]].unwrap_or(0), end[&key[0]].unwrap_or(0));
+            let (first, end) = bounds(&mut session.client, &self.topic, index).await?;
             let position = self.positions.get(&index).copied().unwrap_or(0);
-            let gone = format!(
-                "topic {}, partition {index}: offset {position} is not there, the partition goes from {first} to {end}",
-                self.topic
-            );
-            if matches!(self.from, When::Offset(_)) && self.membership.is_none() {
-                return Err(
-                    Failure::refused(gone).hint("a time in milliseconds is written @1700000000000")
-                );
-            }
-            let to = if self.from == When::At(At::Latest) && position > end {
-                end
-            } else {
-                first
-            };
-            remark(format_args!("{gone}; going on at {to}"));
+            // Behind the end: the log was cut, and what was there is read already.
+            let to = if position > end { end } else { first };
+            remark(format_args!(
+                "{}; going on at {to}",
+                not_there(&self.topic, index, position, (first, end))
+            ));
             self.positions.insert(index, to);
         }
         Ok(())
@@ -571,6 +568,21 @@ impl Consumer {
         };
         committed.and(left)
     }
+}
+
+/// The first offset of a partition and the one behind its last.
+async fn bounds(client: &mut Client, topic: &str, index: i32) -> Result<(i64, i64)> {
+    let key = keys(topic, &[index]);
+    let first = client.offsets(&key, At::Earliest).await?;
+    let end = client.offsets(&key, At::Latest).await?;
+    let only = |found: BTreeMap<Partition, Option<i64>>| found.into_values().flatten().next();
+    Ok((only(first).unwrap_or(0), only(end).unwrap_or(0)))
+}
+
+fn not_there(topic: &str, index: i32, offset: i64, (first, end): (i64, i64)) -> String {
+    format!(
+        "topic {topic}, partition {index}: offset {offset} is not there, the partition goes from {first} to {end}"
+    )
 }
 
 /// The offsets that a place stands for; no record so late is the end.

@@ -60,6 +60,7 @@ impl Failure {
         let known = ErrorCode::from_code(code);
         let name = known.map_or_else(|| format!("error {code}"), |code| code.name().to_owned());
         let message = message
+            .map(|message| message.trim_end_matches('.'))
             .filter(|message| !message.is_empty())
             .or(known.map(ErrorCode::message))
             .unwrap_or("an error that this version does not know");
@@ -129,7 +130,7 @@ mod tests {
         );
         assert_eq!(failure.exit_code(), EXIT_REFUSED);
         assert!(failure.retriable());
-        let failure = Failure::told("topic t", 40, Some("no such config"));
+        let failure = Failure::told("topic t", 40, Some("no such config."));
         assert_eq!(
             failure.to_string(),
             "topic t: no such config (INVALID_CONFIG)"
