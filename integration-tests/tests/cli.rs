@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
-use ottla_integration_tests::broker::ottla;
+use kafka_protocol::messages::{ApiVersionsRequest, IncrementalAlterConfigsRequest};
+use kafka_protocol::protocol::Request;
+use ottla_integration_tests::broker::{free_port, ottla};
 use ottla_integration_tests::clients::kcat;
+use ottla_integration_tests::wire::Wire;
 use ottla_integration_tests::{Broker, Output, Process, Run, TempDir, unique};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -355,9 +358,12 @@ fn start_ottla(broker: &Broker, topic: &str, group: &str) -> Process {
     command(broker, &args).start()
 }
 
-fn members(broker: &Broker, group: &str) -> Vec<usize> {
+/// How many partitions each member owns, in a group that is not rebalancing.
+fn members(broker: &Broker, group: &str) -> Option<Vec<usize>> {
     let output = command(broker, &["group", "describe", group, "--json"]).finish();
     let described = json_lines(&output.stdout);
+    let state = described.first().map(|group| group["state"].clone());
+    let settled = [None, Some(json!("Stable")), Some(json!("Empty"))].contains(&state);
     let members = described
         .first()
         .and_then(|group| group["members"].as_array().cloned());
@@ -367,15 +373,15 @@ fn members(broker: &Broker, group: &str) -> Vec<usize> {
         .map(|member| member["partitions"].as_array().map_or(0, Vec::len))
         .collect();
     owned.sort_unstable();
-    owned
+    settled.then_some(owned)
 }
 
 /// Asks until the members own so many partitions each. Each question is a process of its own, which is pause enough.
 fn wait_for_members(broker: &Broker, group: &str, wanted: &[usize]) {
-    let mut last = Vec::new();
+    let mut last = None;
     for _ in 0..2_000 {
         last = members(broker, group);
-        if last == wanted {
+        if last.as_deref() == Some(wanted) {
             return;
         }
     }
@@ -500,6 +506,51 @@ fn a_group_is_shared_with_kcat_and_its_offsets_are_kept() {
 }
 
 #[test]
+fn consumers_go_on_when_their_broker_comes_back() {
+    let folder = TempDir::new("cli-restart");
+    let port = format!("PLAINTEXT://127.0.0.1:{}", free_port());
+    let at_once = ("group.initial.rebalance.delay.ms", "0");
+    let mut broker = Broker::start(folder.path(), &[("listeners", &port), at_once]);
+    produce(&broker, "log", &[], "before\n");
+    let member = start_ottla(&broker, "log", "readers");
+    let alone = command(&broker, &["consume", "log", "--timeout", "60"]).start();
+    let lines =
+        |wanted: usize| move |lines: &[String]| (lines.len() >= wanted).then(|| lines.to_vec());
+    alone.stdout.wait_for(PATIENCE, lines(1)).expect("a record");
+    member
+        .stdout
+        .wait_for(PATIENCE, lines(1))
+        .expect("a record");
+    broker.kill9();
+    broker.restart();
+    produce(&broker, "log", &[], "after\n");
+    let read = alone.stdout.wait_for(PATIENCE, lines(2));
+    assert_eq!(
+        read.as_deref(),
+        Some(&["before".to_owned(), "after".to_owned()][..])
+    );
+    let read = member
+        .stdout
+        .wait_for(PATIENCE, lines(2))
+        .expect("a record");
+    assert_eq!(read.last().map(String::as_str), Some("0 after"), "{read:?}");
+    for consumer in [alone, member] {
+        consumer.signal(Signal::INT);
+        let status = consumer.wait(PATIENCE).and_then(|status| status.code());
+        assert_eq!(status, Some(0), "{}", consumer.output());
+    }
+    // Nobody is there for longer than it was told to wait.
+    let waiting = command(&broker, &["consume", "log", "--timeout", "0.5"]).start();
+    waiting
+        .stdout
+        .wait_for(PATIENCE, lines(2))
+        .expect("both records");
+    broker.kill9();
+    let status = waiting.wait(PATIENCE).and_then(|status| status.code());
+    assert_eq!(status, Some(3), "{}", waiting.output());
+}
+
+#[test]
 fn groups_are_listed_described_reset_and_deleted() {
     let folder = TempDir::new("cli-reset");
     let broker = broker(&folder);
@@ -585,7 +636,9 @@ fn groups_are_listed_described_reset_and_deleted() {
     assert_eq!(objects(&broker, &fresh).len(), 2);
     assert_eq!(text(&broker, &["consume", "log", "-G", "fresh", "-e"]), "");
 
-    refused(command(&broker, &["group", "reset", "readers"]), 2, &[]);
+    let nowhere = command(&broker, &["group", "reset", "readers"]).finish();
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(nowhere.stderr.contains("--to"), "{}", nowhere.stderr);
     refused(
         command(&broker, &["group", "reset", "new", "--to", "earliest"]),
         1,
@@ -689,14 +742,69 @@ fn configs_are_listed_and_described() {
     );
 }
 
-fn doctor(broker: &Broker, args: &[&str]) -> (Option<i32>, Vec<Value>) {
-    let metrics = format!(
-        "127.0.0.1:{}",
-        broker.metrics_port().expect("a metrics port")
+/// Until the broker serves IncrementalAlterConfigs, the refusal has to name it.
+#[test]
+fn configs_are_set_and_unset() {
+    let folder = TempDir::new("cli-config-set");
+    let broker = broker(&folder);
+    let topic = unique("set");
+    command(&broker, &["topic", "create", &topic]).succeed();
+    let value = || {
+        let config = object(
+            &broker,
+            &["config", "describe", "topic", &topic, "retention.ms"],
+        );
+        (config["value"].clone(), config["source"].clone())
+    };
+    let set = command(
+        &broker,
+        &["config", "set", "topic", &topic, "retention.ms=5000"],
     );
-    let output = command(broker, &["doctor", "--json", "--metrics", &metrics])
-        .args(args.to_vec())
-        .finish();
+    let mut wire = Wire::connect(&broker);
+    let versions = wire.ask(0, &ApiVersionsRequest::default());
+    if versions
+        .api_keys
+        .iter()
+        .all(|api| api.api_key != IncrementalAlterConfigsRequest::KEY)
+    {
+        return refused(set, 1, &["does not serve IncrementalAlterConfigs"]);
+    }
+    assert_eq!(
+        set.succeed().stdout,
+        format!("set retention.ms=5000 on topic {topic}\n")
+    );
+    assert_eq!(value(), (json!("5000"), json!("topic")));
+    let wrong = command(
+        &broker,
+        &["config", "set", "topic", &topic, "retention.ms=soon"],
+    );
+    refused(wrong, 1, &[&topic, "retention.ms", "INVALID_CONFIG"]);
+    let unset = command(
+        &broker,
+        &["config", "unset", "topic", &topic, "retention.ms"],
+    );
+    assert_eq!(
+        unset.succeed().stdout,
+        format!("unset retention.ms on topic {topic}\n")
+    );
+    assert_eq!(value().0, json!("604800000"));
+    let altered = ["topic", "alter", &topic, "--set", "max.message.bytes=9000"];
+    command(&broker, &altered).succeed();
+    let described = object(&broker, &["topic", "describe", &topic]);
+    assert_eq!(described["configs"], json!({ "max.message.bytes": "9000" }));
+    refused(
+        command(
+            &broker,
+            &["config", "set", "topic", "nope", "retention.ms=1"],
+        ),
+        1,
+        &["topic nope"],
+    );
+}
+
+fn doctor(broker: &Broker, metrics_port: Option<u16>) -> (Option<i32>, Vec<Value>) {
+    let metrics = format!("127.0.0.1:{}", metrics_port.expect("a metrics port"));
+    let output = command(broker, &["doctor", "--json", "--metrics", &metrics]).finish();
     (output.status.code(), json_lines(&output.stdout))
 }
 
@@ -709,7 +817,7 @@ fn verdicts<'a>(lines: &'a [Value], check: &str) -> Vec<&'a str> {
 fn the_doctor_finds_what_keeps_clients_away() {
     let folder = TempDir::new("cli-doctor");
     let well = broker(&folder);
-    let (code, lines) = doctor(&well, &[]);
+    let (code, lines) = doctor(&well, well.metrics_port());
     assert_eq!(code, Some(0), "{lines:?}");
     for check in [
         "reachable",
@@ -721,7 +829,7 @@ fn the_doctor_finds_what_keeps_clients_away() {
     ] {
         assert_eq!(verdicts(&lines, check), ["ok"], "{check}: {lines:?}");
     }
-    let (code, lines) = doctor(&well, &["--metrics", "127.0.0.1:1"]);
+    let (code, lines) = doctor(&well, Some(1));
     assert_eq!(
         (code, verdicts(&lines, "metrics")),
         (Some(0), vec!["warn"]),
@@ -737,7 +845,7 @@ fn the_doctor_finds_what_keeps_clients_away() {
         let folder = TempDir::new("cli-doctor-ill");
         let advertised = format!("PLAINTEXT://{advertised}");
         let ill = Broker::start(folder.path(), &[("advertised.listeners", &advertised)]);
-        let (code, lines) = doctor(&ill, &[]);
+        let (code, lines) = doctor(&ill, ill.metrics_port());
         assert_eq!(
             (code, verdicts(&lines, "advertised listener")),
             (Some(1), vec!["fail"]),

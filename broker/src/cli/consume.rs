@@ -4,37 +4,30 @@
 //! are committed only after standard output has it, so that a group's records are seen at least once. A step may be
 //! given up at any await (Ctrl-C): printing has none inside.
 
+mod fetch;
+pub mod places;
+
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use clap::Args;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::{BrokerId, FetchRequest, TopicName};
-use ottla_protocol::batch;
-use ottla_protocol::error_code::ErrorCode;
-use ottla_protocol::records::for_each_record;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::client::{At, Client, Node, Partition, text};
+use super::client::{At, Client, Partition};
 use super::failure::{Failure, Kind, Result};
-use super::format::{Record, Template, to_json};
+use super::format::Template;
 use super::member::{Beat, HEARTBEAT_INTERVAL, Member};
-use super::output::{Out, remark};
+use super::output::{Progress, counted, remark};
 use super::run::Session;
 use super::topic::topic_partitions;
 use super::when::When;
+use places::{bounds, keys, not_there, resolve};
 
-/// How long a broker may hold a fetch back when there is nothing new.
-const FETCH_WAIT: Duration = Duration::from_millis(500);
-const FETCH_BYTES: i32 = 8 * 1024 * 1024;
-const PARTITION_BYTES: i32 = 1024 * 1024;
 /// Kafka's `auto.commit.interval.ms`.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
-/// What one batch may unpack to.
-const BATCH_MAX: usize = 256 * 1024 * 1024;
-
 /// Options of `consume`.
 #[derive(Debug, Args)]
 pub struct ConsumeArgs {
@@ -127,6 +120,8 @@ struct Consumer {
     /// Since when no broker answers.
     unreachable_since: Option<Instant>,
     scratch: Vec<u8>,
+    printed: u64,
+    progress: Progress,
 }
 
 struct Membership {
@@ -188,6 +183,8 @@ impl Consumer {
             membership,
             unreachable_since: None,
             scratch: Vec::new(),
+            printed: 0,
+            progress: Progress::new(),
         };
         if consumer.membership.is_none() {
             consumer.positions = consumer.begin(client, chosen).await?;
@@ -225,6 +222,11 @@ impl Consumer {
         }
         self.fetch(session).await?;
         session.out.flush()?;
+        if !std::io::stdout().is_terminal() {
+            let (printed, topic) = (self.printed, &self.topic);
+            self.progress
+                .show(|_| format!("{} of {topic}", counted(printed, "record")));
+        }
         Ok(ControlFlow::Continue(()))
     }
 
@@ -372,186 +374,9 @@ impl Consumer {
             .all(|(index, position)| ends.get(index).is_none_or(|end| position >= end))
     }
 
-    /// Asks all leaders for what follows, and prints it.
-    async fn fetch(&mut self, session: &mut Session) -> Result<()> {
-        let wanted = self.positions.iter().filter(|(index, position)| {
-            let ends = self.ends.as_ref().and_then(|ends| ends.get(*index));
-            ends.is_none_or(|end| *position < end)
-        });
-        let mut by_leader: BTreeMap<i32, Vec<FetchPartition>> = BTreeMap::new();
-        for (index, position) in wanted {
-            let Some(Node::Id(leader)) = session.client.leader(&self.topic, *index) else {
-                return Err(Failure::told(
-                    format_args!("topic {}, partition {index}", self.topic),
-                    ErrorCode::LeaderNotAvailable.code(),
-                    None,
-                ));
-            };
-            let partition = FetchPartition::default()
-                .with_partition(*index)
-                .with_fetch_offset(*position)
-                .with_partition_max_bytes(PARTITION_BYTES);
-            by_leader.entry(leader).or_default().push(partition);
-        }
-        if by_leader.is_empty() {
-            // A member without a partition.
-            sleep(FETCH_WAIT).await;
-            return Ok(());
-        }
-        let requests = by_leader.into_iter().map(|(leader, partitions)| {
-            let topic = FetchTopic::default()
-                .with_topic(TopicName(text(&self.topic)))
-                .with_partitions(partitions);
-            let request = FetchRequest::default()
-                .with_replica_id(BrokerId(-1))
-                .with_max_wait_ms(FETCH_WAIT.as_millis() as i32)
-                .with_min_bytes(1)
-                .with_max_bytes(FETCH_BYTES)
-                .with_session_epoch(-1)
-                .with_topics(vec![topic]);
-            (Node::Id(leader), request)
-        });
-        let answers = session.client.ask_each(4..=12, requests.collect()).await;
-        let mut failed = None;
-        let mut out_of_range = Vec::new();
-        for answer in answers {
-            let response = match answer {
-                Ok(response) => response,
-                Err(failure) => {
-                    failed = Some(failure);
-                    continue;
-                }
-            };
-            for partition in response
-                .responses
-                .into_iter()
-                .flat_map(|topic| topic.partitions)
-            {
-                let index = partition.partition_index;
-                let what = format_args!("topic {}, partition {index}", self.topic);
-                match ErrorCode::from_code(partition.error_code) {
-                    Some(ErrorCode::None) => {
-                        let records = partition.records.unwrap_or_default();
-                        self.print(&mut session.out, index, &records)?;
-                    }
-                    Some(ErrorCode::OffsetOutOfRange) => out_of_range.push(index),
-                    _ => failed = Some(Failure::told(what, partition.error_code, None)),
-                }
-            }
-        }
-        self.step_back(session, out_of_range).await?;
-        match failed {
-            Some(failure) if failure.retriable() || failure.kind == Kind::Unreachable => {
-                // The leader may have moved.
-                session.client.pause().await;
-                session.client.topic(&self.topic, false).await?;
-                if failure.kind == Kind::Unreachable {
-                    Err(failure)
-                } else {
-                    Ok(())
-                }
-            }
-            Some(failure) => Err(failure),
-            None => Ok(()),
-        }
-    }
-
-    /// Partitions whose position the broker does not have any more go on at the first offset there is.
-    async fn step_back(&mut self, session: &mut Session, indexes: Vec<i32>) -> Result<()> {
-        for index in indexes {
-            let (first, end) = bounds(&mut session.client, &self.topic, index).await?;
-            let position = self.positions.get(&index).copied().unwrap_or(0);
-            // Behind the end: the log was cut, and what was there is read already.
-            let to = if position > end { end } else { first };
-            remark(format_args!(
-                "{}; going on at {to}",
-                not_there(&self.topic, index, position, (first, end))
-            ));
-            self.positions.insert(index, to);
-        }
-        Ok(())
-    }
-
-    /// Prints the records of one partition from its position on, and moves the position.
-    fn print(&mut self, out: &mut Out, index: i32, batches: &[u8]) -> Result<()> {
-        let end = self
-            .ends
-            .as_ref()
-            .and_then(|ends| ends.get(&index).copied());
-        let bad = |why: &dyn std::fmt::Display| {
-            Failure::refused(format_args!(
-                "topic {}, partition {index}: a batch cannot be read: {why}",
-                self.topic
-            ))
-        };
-        let mut position = self.positions.get(&index).copied().unwrap_or(0);
-        let mut outcome = Ok(());
-        for step in batch::walk(batches) {
-            // A batch cut off at the end comes whole with the next fetch.
-            let Ok((header, bytes)) = step else { break };
-            if !batch::crc_matches(bytes) {
-                return Err(bad(&"its checksum does not match"));
-            }
-            let past_the_end = |offset: i64| end.is_some_and(|end| offset >= end);
-            if past_the_end(header.base_offset) || self.left == Some(0) {
-                break;
-            }
-            if header.is_control() {
-                position = position.max(header.next_offset());
-                continue;
-            }
-            let (print, scratch, left, topic) =
-                (&self.print, &mut self.scratch, &mut self.left, &self.topic);
-            let mut stopped = false;
-            let visited = for_each_record(bytes, BATCH_MAX, |view| {
-                let offset = header.base_offset + i64::from(view.offset_delta);
-                if offset < position {
-                    return ControlFlow::Continue(());
-                }
-                if past_the_end(offset) || *left == Some(0) {
-                    stopped = true;
-                    return ControlFlow::Break(());
-                }
-                let record = Record {
-                    topic,
-                    partition: index,
-                    offset,
-                    timestamp: header.timestamp_of(view.timestamp_delta).unwrap_or(-1),
-                    key: view.key,
-                    value: view.value,
-                    headers: view.headers.iter().collect(),
-                };
-                let written = match print {
-                    Print::Json => out.object(&to_json(&record)),
-                    Print::Template(template) => {
-                        scratch.clear();
-                        template.write(&record, scratch);
-                        out.bytes(scratch)
-                    }
-                };
-                if written.is_err() {
-                    outcome = written;
-                    stopped = true;
-                    return ControlFlow::Break(());
-                }
-                position = offset + 1;
-                if let Some(left) = left {
-                    *left -= 1;
-                }
-                ControlFlow::Continue(())
-            });
-            visited.map_err(|error| bad(&error))?;
-            if stopped {
-                break;
-            }
-            position = position.max(header.next_offset());
-        }
-        self.positions.insert(index, position);
-        outcome
-    }
-
     /// Shows what is printed, commits it and leaves the group.
     async fn finish(&mut self, session: &mut Session) -> Result<()> {
+        self.progress.end();
         session.out.flush()?;
         let joined = self
             .membership
@@ -568,68 +393,4 @@ impl Consumer {
         };
         committed.and(left)
     }
-}
-
-/// The first offset of a partition and the one behind its last.
-async fn bounds(client: &mut Client, topic: &str, index: i32) -> Result<(i64, i64)> {
-    let key = keys(topic, &[index]);
-    let first = client.offsets(&key, At::Earliest).await?;
-    let end = client.offsets(&key, At::Latest).await?;
-    let only = |found: BTreeMap<Partition, Option<i64>>| found.into_values().flatten().next();
-    Ok((only(first).unwrap_or(0), only(end).unwrap_or(0)))
-}
-
-fn not_there(topic: &str, index: i32, offset: i64, (first, end): (i64, i64)) -> String {
-    format!(
-        "topic {topic}, partition {index}: offset {offset} is not there, the partition goes from {first} to {end}"
-    )
-}
-
-/// The offsets that a place stands for; no record so late is the end.
-pub async fn resolve(
-    client: &mut Client,
-    partitions: &[Partition],
-    when: When,
-) -> Result<BTreeMap<Partition, i64>> {
-    let at = match when {
-        When::Offset(offset) => {
-            return Ok(partitions.iter().map(|key| (key.clone(), offset)).collect());
-        }
-        When::BeforeEnd(_) => At::Latest,
-        When::At(at) => at,
-    };
-    let found = client.offsets(partitions, at).await?;
-    let late: Vec<Partition> = found
-        .iter()
-        .filter(|(_, offset)| offset.is_none())
-        .map(|(key, _)| key.clone())
-        .collect();
-    let ends = if late.is_empty() {
-        BTreeMap::new()
-    } else {
-        client.offsets(&late, At::Latest).await?
-    };
-    let firsts = if matches!(when, When::BeforeEnd(_)) {
-        client.offsets(partitions, At::Earliest).await?
-    } else {
-        BTreeMap::new()
-    };
-    let resolved = found.into_iter().map(|(key, offset)| {
-        let end = || ends.get(&key).copied().flatten().unwrap_or(0);
-        let mut offset = offset.unwrap_or_else(end);
-        if let When::BeforeEnd(count) = when {
-            let first = firsts.get(&key).copied().flatten().unwrap_or(0);
-            offset = offset.saturating_sub(count).max(first);
-        }
-        (key, offset)
-    });
-    Ok(resolved.collect())
-}
-
-/// The partitions of one topic.
-pub fn keys(topic: &str, indexes: &[i32]) -> Vec<Partition> {
-    indexes
-        .iter()
-        .map(|index| (topic.to_owned(), *index))
-        .collect()
 }

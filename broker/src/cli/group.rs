@@ -14,7 +14,7 @@ use ottla_protocol::error_code::ErrorCode;
 use serde_json::{Value, json};
 
 use super::client::{At, Committer, Node, Partition, text};
-use super::consume::{keys, resolve};
+use super::consume::places::{keys, resolve};
 use super::consumer_protocol::assigned_partitions;
 use super::failure::{Failure, Kind, Result};
 use super::output::{Table, counted, remark};
@@ -173,7 +173,12 @@ async fn describe(session: &mut Session, name: &str) -> Result<()> {
     let mut idle = Vec::new();
     let mut members = Vec::new();
     for (at, member) in group.members.iter().enumerate() {
-        let partitions = assigned_partitions(&member.member_assignment).unwrap_or_default();
+        // Other protocols, Kafka Connect's for one, have other bytes there.
+        let partitions = if group.protocol_type.as_str() == "consumer" {
+            assigned_partitions(&member.member_assignment).unwrap_or_default()
+        } else {
+            BTreeSet::new()
+        };
         if partitions.is_empty() {
             idle.push(at);
         }

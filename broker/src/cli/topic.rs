@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{At, Node, text, topic_failure};
 use super::config::{self, Resource, Setting};
-use super::consume::keys;
+use super::consume::places::keys;
 use super::failure::{Failure, Result};
 use super::output::{Table, counted};
 use super::run::{Common, Session};
