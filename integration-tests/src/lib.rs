@@ -10,6 +10,7 @@
 pub mod broker;
 pub mod clients;
 pub mod http;
+pub mod load;
 pub mod namespace;
 pub mod process;
 pub mod round_trip;

@@ -1,0 +1,5 @@
+//! stub
+/// stub
+pub fn main(_env: ottla::env::Env) -> std::io::Result<()> {
+    Ok(())
+}
