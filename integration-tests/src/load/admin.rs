@@ -1,18 +1,21 @@
 //! Topics, first answers and short connections.
 
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, MetadataRequest, TopicName,
+    ApiVersionsRequest, CreateTopicsRequest, MetadataRequest, ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use ottla::env::Env;
 
+use super::batches::PRODUCE_VERSION;
 use super::consume::Fetcher;
-use super::{Client, Target, failed};
+use super::{Client, Shape, Target, failed};
 
 const API_VERSIONS_VERSION: i16 = 3;
 const METADATA_VERSION: i16 = 9;
@@ -56,6 +59,42 @@ pub fn wait_for_leaders(env: &Env, target: &Target) -> io::Result<()> {
 pub fn ready_topic(env: &Env, target: &Target) -> io::Result<()> {
     create_topic(target)?;
     wait_for_leaders(env, target)
+}
+
+/// Appends one small record to every partition with one request; those that refuse it are asked again.
+pub fn write_once(env: &Env, target: &Target) -> io::Result<()> {
+    let deadline = env.monotonic() + DEADLINE;
+    let batch = Shape::single(100).batch(&mut fastrand::Rng::with_seed(1), env.now_ms());
+    let mut client = Client::connect(&target.address)?;
+    let mut left: Vec<i32> = (0..target.partitions).collect();
+    while !left.is_empty() {
+        if env.monotonic() > deadline {
+            return Err(failed(format!("{} partitions take no record", left.len())));
+        }
+        let data = |partition: &i32| {
+            PartitionProduceData::default()
+                .with_index(*partition)
+                .with_records(Some(batch.clone()))
+        };
+        let topic = TopicProduceData::default()
+            .with_name(TopicName(StrBytes::from_string(target.topic.clone())))
+            .with_partition_data(left.iter().map(data).collect());
+        let request = ProduceRequest::default()
+            .with_acks(-1)
+            .with_timeout_ms(30_000)
+            .with_topic_data(vec![topic]);
+        let response = client.ask(PRODUCE_VERSION, &request)?;
+        let answers = response
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partition_responses);
+        let taken: HashSet<i32> = answers
+            .filter(|answer| answer.error_code == 0)
+            .map(|answer| answer.index)
+            .collect();
+        left.retain(|partition| !taken.contains(partition));
+    }
+    Ok(())
 }
 
 /// Connects and asks for the metadata of all topics; an error until the broker answers and names itself.

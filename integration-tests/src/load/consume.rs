@@ -220,7 +220,9 @@ pub fn consume(
     let begin = env.monotonic();
     let readers: Vec<_> = fetchers
         .into_iter()
-        .map(|fetcher| std::thread::spawn(move || read(&env, fetcher, span, begin + length)))
+        .map(|fetcher| {
+            std::thread::spawn(move || read(&env, fetcher, span, begin.saturating_add(length)))
+        })
         .collect();
     let mut consumed = Consumed::default();
     for reader in readers {

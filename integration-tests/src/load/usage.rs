@@ -9,7 +9,8 @@ use super::failed;
 pub struct Usage {
     /// User and system time of all its threads, those that ended included; in steps of a clock tick (10 ms).
     pub cpu_seconds: f64,
-    /// Bytes it made Linux write to disks: page cache counts when it is dirtied, direct writes when they are made.
+    /// Bytes it made Linux write to disks, less those it took back: page cache counts when it is dirtied, and is taken
+    /// back when its file is removed before it was written; direct writes count when they are made.
     pub written: u64,
     /// Resident memory now.
     pub resident: u64,
@@ -20,10 +21,11 @@ pub struct Usage {
 impl Usage {
     /// Of a running process of the same user.
     pub fn of(process: i32) -> io::Result<Usage> {
-        let status = read(process, "status")?;
+        let (status, io) = (read(process, "status")?, read(process, "io")?);
         Ok(Usage {
             cpu_seconds: cpu_seconds(&read(process, "stat")?)?,
-            written: number(&read(process, "io")?, "write_bytes:")?,
+            written: number(&io, "write_bytes:")?
+                .saturating_sub(number(&io, "cancelled_write_bytes:")?),
             resident: number(&status, "VmRSS:")? * 1024,
             peak_resident: number(&status, "VmHWM:")? * 1024,
         })
