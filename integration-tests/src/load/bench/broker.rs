@@ -21,6 +21,8 @@ use crate::repository;
 
 /// A killed Kafka reads gigabytes again before it answers.
 const START_DEADLINE: Duration = Duration::from_secs(300);
+/// An asked Kafka stops within seconds.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
 /// How often a starting broker is tried.
 const ATTEMPT: Duration = Duration::from_millis(2);
 /// Syncing by message count is off at this value, Kafka's default.
@@ -300,8 +302,14 @@ impl<'a> Server<'a> {
         Usage::of(self.process.id())
     }
 
-    /// Ends it with SIGKILL.
+    /// Ends it with SIGKILL; under strace with SIGTERM, for strace ends with its broker only if it is left alone.
     pub fn kill(&self) {
+        if self.launch.trace.is_some() {
+            self.process.signal(Signal::TERM);
+            if self.process.wait(STOP_DEADLINE).is_some() {
+                return;
+            }
+        }
         self.process.signal(Signal::KILL);
         self.process.wait(START_DEADLINE);
     }

@@ -57,7 +57,6 @@ pub fn main(env: Env) -> io::Result<()> {
     let facts = Facts {
         conditions: conditions(&kit, &settings, minutes, syncs_counted)?,
         disk: disk.rows(),
-        syncs_counted,
     };
     let tables = report::markdown(&stage.figures, &facts);
     println!("\n{tables}");

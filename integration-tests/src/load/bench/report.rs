@@ -17,8 +17,6 @@ pub struct Facts {
     pub conditions: Vec<String>,
     /// What the disk did by itself, name and value.
     pub disk: Vec<(String, String)>,
-    /// Whether syncs were counted.
-    pub syncs_counted: bool,
 }
 
 /// All tables.
