@@ -10,6 +10,7 @@ pub mod error;
 pub mod error_counts;
 pub mod handlers;
 pub mod http;
+pub mod large;
 pub mod metadata_log;
 pub mod metrics;
 pub mod partitions;
@@ -40,7 +41,9 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::env::Env;
 use crate::handlers::fetch_session::FetchSessions;
+use crate::handlers::metadata::AutoCreations;
 use crate::handlers::producer_ids::ProducerIds;
+use crate::large::LargeRequests;
 use crate::metadata_log::MetadataLog;
 use crate::metrics::{BrokerState, Detail, EngineSource, Metrics, PartitionFacts, PartitionSource};
 use crate::partitions::Partitions;
@@ -76,6 +79,9 @@ pub enum StartError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// The data directory cannot be used.
     #[error(transparent)]
     Directory(#[from] OpenError),
@@ -110,10 +116,14 @@ pub struct Broker {
     pub log_lines: RateLimit,
     /// Incremental fetch sessions.
     pub fetch_sessions: FetchSessions,
+    /// Topics that Metadata requests are creating.
+    pub auto_creations: AutoCreations,
     /// Producer ids to give out.
     pub producer_ids: ProducerIds,
     /// Permits to decompress.
     pub decompressions: Arc<Semaphore>,
+    /// Where large requests are worked on.
+    pub large: LargeRequests,
     /// Kibibytes of requests that may be worked on at once (`queued.max.request.bytes`).
     pub request_memory: Arc<Semaphore>,
     request_memory_kib: u32,
@@ -224,6 +234,7 @@ impl PartitionSource for Scrape {
                     replicas: &state.replicas,
                     isr: &state.isr,
                     min_isr: i32::try_from(local.config.min_insync_replicas).unwrap_or(1),
+                    producers: log.producer_count(),
                 });
             }
         }
@@ -380,6 +391,8 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         log,
         metrics,
         log_lines: RateLimit::new(),
+        auto_creations: AutoCreations::default(),
+        large: LargeRequests::start().map_err(StartError::Thread)?,
         producer_ids: ProducerIds::default(),
         decompressions: Arc::new(Semaphore::new(DECOMPRESSIONS)),
         broker_epoch: AtomicI64::new(-1),
@@ -452,9 +465,10 @@ fn open_log(
             source,
         })?;
     let node_id = directory.identity().node_id;
-    Ok(Log::open(
+    Ok(Log::open_limited(
         Arc::new(engine),
         node_id,
+        config.max_producers_per_partition,
         Arc::new(env),
         Arc::new(watcher),
     )?)

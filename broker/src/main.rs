@@ -112,7 +112,10 @@ async fn run(config: Config) -> ExitCode {
 fn exit_code(error: &StartError) -> u8 {
     match error {
         StartError::Listen { .. } | StartError::Directory(_) => cli::EXIT_USAGE,
-        StartError::Metadata(_) | StartError::Register(_) | StartError::Close(_) => 1,
+        StartError::Thread(_)
+        | StartError::Metadata(_)
+        | StartError::Register(_)
+        | StartError::Close(_) => 1,
     }
 }
 
@@ -121,6 +124,7 @@ fn exit_code_at_stop(error: &StartError) -> u8 {
         // A full disk, for one: reads went on until the stop.
         StartError::Close(_) => EXIT_STORAGE_LOST,
         StartError::Listen { .. }
+        | StartError::Thread(_)
         | StartError::Directory(_)
         | StartError::Metadata(_)
         | StartError::Register(_) => 1,

@@ -23,6 +23,7 @@ use ottla_protocol::{fetch_response, guard, header};
 use crate::Broker;
 use crate::error_counts::ErrorCounts;
 use crate::handlers::{configs, fetch, metadata, offsets, produce, producer_ids, topics};
+use crate::large::LARGE_BYTES;
 use crate::metrics::Elapsed;
 
 /// A client's address as this broker advertises itself to it.
@@ -465,12 +466,17 @@ pub async fn handle(origin: Origin, frame: Bytes) -> Answer {
         listener: origin.listener,
         peer: origin.peer,
     };
-    let ran = (route.run)(Call {
+    let running = (route.run)(Call {
         ctx,
         correlation_id,
         body,
-    })
-    .await;
+    });
+    let ran = if request_bytes >= LARGE_BYTES && !route.is::<ProduceRequest>() {
+        let ran = broker.large.run(running).await;
+        ran.unwrap_or_else(|| Ran::close("shutdown"))
+    } else {
+        running.await
+    };
     let handled = broker.env.monotonic().saturating_sub(began);
     let record = move |told: Told| {
         // A request that ends its connection is counted by its cause.

@@ -42,6 +42,8 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// `auto.create.topics.enable`
     pub auto_create_topics_enable: bool,
+    /// `auto.create.topics.limit`
+    pub auto_create_topics_limit: usize,
     /// `num.partitions`
     pub num_partitions: i32,
     /// `default.replication.factor`
@@ -74,6 +76,8 @@ pub struct Config {
     pub max_request_partition_size_limit: usize,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
+    /// `max.producers.per.partition`
+    pub max_producers_per_partition: usize,
     /// `transaction.max.timeout.ms`
     pub transaction_max_timeout_ms: i32,
     /// The configs of a topic that sets none of its own.
@@ -109,6 +113,7 @@ impl Config {
             metrics_listener: metrics_listener(&values)?,
             log_dir: log_dir(&values)?,
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
+            auto_create_topics_limit: values.number("auto.create.topics.limit"),
             num_partitions: values.number("num.partitions"),
             default_replication_factor: values.number("default.replication.factor"),
             delete_topic_enable: values.boolean("delete.topic.enable"),
@@ -131,6 +136,7 @@ impl Config {
                 .number("max.incremental.fetch.session.cache.slots"),
             max_request_partition_size_limit: values.number("max.request.partition.size.limit"),
             producer_id_expiration_ms: values.number("producer.id.expiration.ms"),
+            max_producers_per_partition: values.number("max.producers.per.partition"),
             transaction_max_timeout_ms: values.number("transaction.max.timeout.ms"),
             topic_defaults: TopicConfig::from_values(&BTreeMap::new(), &values),
             values,

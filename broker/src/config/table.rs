@@ -169,6 +169,9 @@ pub const BROKER_CONFIGS: &[Row] = &[
         .differs("access control is not served yet"),
     // Topics.
     Row::new("auto.create.topics.enable", Boolean, "true", "Whether a Metadata request creates the topics it names."),
+    Row::new("auto.create.topics.limit", Int, "10000", "Topics there may be for a Metadata request to create one more; CreateTopics is not bound by it.")
+        .bounds(Bounds::AtLeast(0))
+        .differs("not a property of Kafka, where clients that ask for made-up names create topics without end"),
     Row::new("num.partitions", Int, "1", "Partitions of a topic whose creator did not say.").bounds(Bounds::AtLeast(1)),
     Row::new("default.replication.factor", Int, "1", "Replicas of a topic whose creator did not say.")
         .bounds(Bounds::Between(1, i16::MAX as i64))
@@ -206,6 +209,9 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("producer.id.expiration.ms", Int, "86400000", "How long an idle producer's sequence state is kept.")
         .bounds(Bounds::AtLeast(1))
         .dynamic(),
+    Row::new("max.producers.per.partition", Int, "5000", "Producers without an open transaction whose sequence state a partition keeps; the oldest goes first.")
+        .bounds(Bounds::AtLeast(1))
+        .differs("not a property of Kafka, which only forgets by time: a client that asks for one producer id after the other fills the heap"),
     Row::new("transaction.max.timeout.ms", Int, "900000", "Longest transaction timeout a producer may ask for.")
         .bounds(Bounds::AtLeast(1)),
     Row::new("transaction.state.log.num.partitions", Int, "50", "Partitions of the topic of transactions.")

@@ -76,6 +76,8 @@ families! {
         "Partitions with a replica on this broker.";
     LEADER_COUNT: Gauge "kafka_server_replicamanager_leadercount"
         "Partitions this broker leads.";
+    PRODUCER_ID_COUNT: Gauge "kafka_server_replicamanager_produceridcount"
+        "Producers whose sequence state is kept, each counted once a partition.";
     UNDER_REPLICATED_PARTITIONS: Gauge "kafka_server_replicamanager_underreplicatedpartitions"
         "Led partitions with fewer in-sync replicas than replicas.";
     UNDER_MIN_ISR_PARTITION_COUNT: Gauge "kafka_server_replicamanager_underminisrpartitioncount"
@@ -196,6 +198,10 @@ families! {
         "Input refused as damaged, oversized or hostile, by cause.";
     PANICS: Counter "ottla_panics_total"
         "Panics caught; each one is a bug.";
+    DECOMPRESSIONS_RUNNING: Gauge "ottla_decompressions_running"
+        "Batches that are being decompressed now.";
+    DECOMPRESSIONS_MOST: Gauge "ottla_decompressions_running_most"
+        "Most batches that were being decompressed at a moment since the start.";
     GROUP_COMMIT_REQUESTS: Histogram "ottla_group_commit_requests"
         "Requests whose batches were written together.";
     GROUP_COMMIT_BATCHES: Histogram "ottla_group_commit_batches"

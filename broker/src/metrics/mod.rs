@@ -79,6 +79,8 @@ struct Inner {
     registered: Registered,
     topics: Topics,
     apis: Apis,
+    /// Batches being decompressed, and the most there were; the gauges change under it, or one could go back.
+    decompressions: Mutex<(i64, i64)>,
     // Weak, because what they point to usually holds the metrics.
     partitions: Mutex<Option<Weak<dyn PartitionSource>>>,
     engine: Mutex<Option<Weak<dyn EngineSource>>>,
@@ -94,6 +96,7 @@ impl Metrics {
                 registered,
                 topics: Topics::default(),
                 apis: Apis::new(request_seconds),
+                decompressions: Mutex::default(),
                 partitions: Mutex::new(None),
                 engine: Mutex::new(None),
             }),
@@ -140,6 +143,24 @@ impl Metrics {
     /// A panic was caught.
     pub fn panicked(&self) {
         self.inner.registered.panics.inc();
+    }
+
+    /// A batch is being decompressed, until the answer is dropped.
+    #[must_use = "dropping it says that it is done"]
+    pub fn decompression(&self) -> Decompression {
+        self.decompressions_changed(1);
+        Decompression {
+            metrics: self.clone(),
+        }
+    }
+
+    fn decompressions_changed(&self, by: i64) {
+        let mut held = lock(&self.inner.decompressions);
+        let (running, most) = &mut *held;
+        *running += by;
+        *most = (*most).max(*running);
+        self.inner.registered.decompressions.set(*running);
+        self.inner.registered.decompressions_most.set(*most);
     }
 
     /// A connection was accepted on a listener. It counts as open until the answer is dropped.
@@ -213,6 +234,18 @@ impl Metrics {
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// A decompression that counts as running.
+#[derive(Debug)]
+pub struct Decompression {
+    metrics: Metrics,
+}
+
+impl Drop for Decompression {
+    fn drop(&mut self) {
+        self.metrics.decompressions_changed(-1);
     }
 }
 

@@ -38,6 +38,8 @@ pub struct PartitionFacts<'a> {
     pub isr: &'a [i32],
     /// The topic's `min.insync.replicas`.
     pub min_isr: i32,
+    /// Producers whose sequence state is kept.
+    pub producers: usize,
 }
 
 /// Who knows the partitions.
@@ -116,6 +118,7 @@ struct Row {
     replicas: i64,
     in_sync: i64,
     min_isr: i64,
+    producers: usize,
 }
 
 impl Row {
@@ -138,6 +141,7 @@ pub(super) struct Totals {
     pub(super) under_replicated: usize,
     pub(super) under_min_isr: usize,
     pub(super) without_leader: usize,
+    pub(super) producers: usize,
 }
 
 impl Snapshot {
@@ -182,6 +186,7 @@ impl Snapshot {
             under_replicated: count(|row| row.led && row.under_replicated()),
             under_min_isr: count(|row| row.led && row.under_min_isr()),
             without_leader: count(|row| row.leader < 0),
+            producers: self.rows.iter().map(|row| row.producers).sum(),
         }
     }
 
@@ -242,6 +247,7 @@ impl Row {
             replicas: facts.replicas.len() as i64,
             in_sync: facts.isr.len() as i64,
             min_isr: i64::from(facts.min_isr),
+            producers: facts.producers,
         }
     }
 }
@@ -265,6 +271,7 @@ mod tests {
             replicas: &[1],
             isr: &[1],
             min_isr: 1,
+            producers: 2,
         }
     }
 
@@ -403,6 +410,7 @@ mod tests {
             under_replicated: 1,
             under_min_isr: 1,
             without_leader: 1,
+            producers: 6,
         };
         assert_eq!(snapshot.totals(), expected);
     }

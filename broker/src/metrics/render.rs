@@ -154,6 +154,7 @@ fn counts(text: &mut Text, metrics: &Inner, snapshot: &Snapshot) {
     for (family, value) in [
         (&families::PARTITION_COUNT, totals.hosted),
         (&families::LEADER_COUNT, totals.led),
+        (&families::PRODUCER_ID_COUNT, totals.producers),
         (
             &families::UNDER_REPLICATED_PARTITIONS,
             totals.under_replicated,

@@ -25,6 +25,7 @@ impl PartitionSource for Partitions {
                     replicas: &[1],
                     isr: &[1],
                     min_isr: 1,
+                    producers: 2,
                 });
             }
         }
@@ -66,6 +67,7 @@ fn busy(detail: Detail) -> (Metrics, Arc<Partitions>, Arc<Engine>) {
     metrics.api(0).record(9, 0, 1_200, &elapsed);
     metrics.api(1).record(17, 3, 80, &elapsed);
     metrics.refused("frame_size");
+    drop(metrics.decompression());
     metrics.group_commit(2, 3, 1_000);
     metrics.fsync(Duration::from_micros(300));
     drop(metrics.connection("PLAINTEXT"));
@@ -250,6 +252,7 @@ fn the_values_are_those_that_were_counted() {
         ),
         ("kafka_server_replicamanager_partitioncount", &[], 4.0),
         ("kafka_server_replicamanager_leadercount", &[], 4.0),
+        ("kafka_server_replicamanager_produceridcount", &[], 8.0),
         (
             "kafka_server_replicamanager_underreplicatedpartitions",
             &[],
@@ -574,4 +577,18 @@ fn scrapes_and_counting_go_on_together() {
     let requests = "kafka_network_requestmetrics_requests_total";
     let list_offsets = [("request", "ListOffsets"), ("version", "1")];
     assert_eq!(scrape.value(requests, &list_offsets), Some(2_000.0));
+}
+
+#[test]
+fn the_most_decompressions_at_a_moment_are_remembered() {
+    let metrics = Metrics::new(Detail::Broker);
+    let three: Vec<_> = (0..3).map(|_| metrics.decompression()).collect();
+    drop(three);
+    let _one = metrics.decompression();
+    let page = metrics.render();
+    assert!(
+        page.contains("\nottla_decompressions_running 1\n"),
+        "{page}"
+    );
+    assert!(page.contains("\nottla_decompressions_running_most 3\n"));
 }

@@ -136,6 +136,16 @@ impl Target {
             .sum()
     }
 
+    /// The one sample of a metric without labels.
+    pub fn value(&self, name: &str) -> f64 {
+        let page = self.metrics();
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no {name} on the page"));
+        value.parse().expect("a number")
+    }
+
     /// Input refused so far, for all causes.
     pub fn refused(&self) -> u64 {
         self.metric("ottla_refused_total", "") as u64
@@ -230,6 +240,17 @@ impl Client {
             Ok(()) => Answer::Frame(frame),
             Err(_) => panic!("an answer of {size} bytes was cut short"),
         }
+    }
+
+    /// The next frame or the end of the connection, if either began to arrive.
+    pub fn answer_if_there(&mut self) -> Option<Answer> {
+        self.stream.set_nonblocking(true).expect("a socket option");
+        let there = match self.stream.peek(&mut [0]) {
+            Ok(_) => true,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        };
+        self.stream.set_nonblocking(false).expect("a socket option");
+        there.then(|| self.answer(PATIENCE))
     }
 
     /// The next frame.
