@@ -150,7 +150,7 @@ impl Stage<'_> {
         let mut server = Server::start(self.kit, Launch::new(product, flush))?;
         let target = self.ready(&server, producing.partitions)?;
         let mut running = Running::start(self.kit.env, &target, &producing.load(self.seed()))?;
-        running.warm_up(self.settings.warm_up())?;
+        running.warm_up(self.settings.warm_up)?;
         let (own, broker) = (Usage::own_cpu_seconds()?, server.usage()?);
         running.measure(self.settings.length, self.settings.most_bytes)?;
         let (own_after, broker_after) = (Usage::own_cpu_seconds()?, server.usage()?);
@@ -224,7 +224,7 @@ impl Stage<'_> {
             per_second: 1_000,
             value_bytes: 1 << 10,
             in_flight: 5,
-            warm_up: self.settings.warm_up() * 2,
+            warm_up: self.settings.warm_up,
             length: self.settings.length,
             seed: self.seed(),
         };
@@ -307,7 +307,7 @@ impl Stage<'_> {
         };
         let server = Server::start(self.kit, launch)?;
         let env = self.kit.env;
-        connection_rate(env, &server.address(), 4, self.settings.warm_up())?;
+        connection_rate(env, &server.address(), 4, self.settings.warm_up)?;
         let rate = connection_rate(env, &server.address(), 4, self.settings.length)?;
         let rows = [("connections/s", rate)];
         self.add("connections", product, Flush::Fsynced, &rows);

@@ -142,7 +142,7 @@ fn conditions(
              {minutes:.0} minutes in all.",
             settings.rounds,
             settings.length.as_secs_f64(),
-            settings.warm_up().as_secs_f64(),
+            settings.warm_up.as_secs_f64(),
             settings.most_bytes as f64 / 1e9,
         ),
     ];

@@ -10,6 +10,8 @@ use crate::load::failed;
 pub struct Settings {
     /// `OTTLA_BENCH_SECONDS`: measured per case, broker and round.
     pub length: Duration,
+    /// `OTTLA_BENCH_WARM_UP`: seconds of load before that; a JVM compiles what it runs often meanwhile.
+    pub warm_up: Duration,
     /// `OTTLA_BENCH_GB`: a produce case ends earlier when so much was acknowledged.
     pub most_bytes: u64,
     /// `OTTLA_BENCH_ROUNDS`.
@@ -41,9 +43,10 @@ impl Settings {
         let mut folder = crate::binaries();
         folder.push("bench-data");
         Ok(Settings {
-            length: Duration::from_secs_f64(number("OTTLA_BENCH_SECONDS", "6")?),
+            length: Duration::from_secs_f64(number("OTTLA_BENCH_SECONDS", "8")?),
+            warm_up: Duration::from_secs_f64(number("OTTLA_BENCH_WARM_UP", "10")?),
             most_bytes: (number("OTTLA_BENCH_GB", "8")? * 1e9) as u64,
-            rounds: number("OTTLA_BENCH_ROUNDS", "3")?.ceil() as u32,
+            rounds: number("OTTLA_BENCH_ROUNDS", "2")?.ceil() as u32,
             words: text("OTTLA_BENCH_CASES", "")
                 .split([' ', ','])
                 .filter(|word| !word.is_empty())
@@ -59,10 +62,5 @@ impl Settings {
     /// Whether a case is wanted.
     pub fn wants(&self, case: &str) -> bool {
         self.words.is_empty() || self.words.iter().any(|word| case.contains(word.as_str()))
-    }
-
-    /// Load before anything counts: a JVM compiles what it runs often meanwhile.
-    pub fn warm_up(&self) -> Duration {
-        (self.length / 2).clamp(Duration::from_secs(1), Duration::from_secs(4))
     }
 }
