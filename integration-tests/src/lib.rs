@@ -14,6 +14,7 @@ pub mod clients;
 pub mod exposition;
 pub mod groups;
 pub mod http;
+pub mod load;
 pub mod member;
 pub mod namespace;
 pub mod process;
