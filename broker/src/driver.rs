@@ -5,7 +5,7 @@
 //! appended; a reply never overtakes the records of an earlier one; after a failed append the machine is
 //! dropped and loaded again from its log, since it may have replayed what was lost.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use ottla_coordinator::machine::{Machine, Millis, Outcome, ReplyId, TimerChange};
+use ottla_coordinator::machine::{Machine, Outcome, ReplyId, TimerChange};
 use ottla_protocol::batch::{self, BatchBuilder, BatchHeader};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_protocol::records;
@@ -27,12 +27,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::env::Env;
 use crate::error::storage_error;
+use crate::timers::Timers;
 
 /// Commands that may wait for a machine.
 const QUEUED_COMMANDS: usize = 1024;
 
 /// Bytes read at once while a machine is loaded.
 const LOAD_BYTES: usize = 1 << 20;
+
+/// A timer far away is looked at again after this long.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// A machine together with its records' bytes and its place in the broker.
 pub trait Shard: Send + 'static {
@@ -46,28 +50,52 @@ pub trait Shard: Send + 'static {
     /// A record's key and value in the log.
     fn encode(record: &<Self::Machine as Machine>::Record) -> (Option<Vec<u8>>, Option<Vec<u8>>);
 
-    /// A record from its key and value.
+    /// A record from its key and value; none if it is of a kind to pass over.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// What is wrong with the bytes, if the machine cannot go on without them.
     fn decode(
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-    ) -> Result<<Self::Machine as Machine>::Record, String>;
+    ) -> Result<Option<<Self::Machine as Machine>::Record>, String>;
 
-    /// Every record of the log, once, before the first command.
-    fn loaded(
+    /// Hands over what a view has kept of records below `end`, and answers where in the log to go on.
+    ///
+    /// # Errors
+    /// The view cannot be read.
+    fn restore(
         &mut self,
-        records: Vec<<Self::Machine as Machine>::Record>,
+        _end: i64,
+        _each: &mut dyn FnMut(<Self::Machine as Machine>::Record),
+    ) -> Result<i64, StorageError> {
+        Ok(0)
+    }
+
+    /// A record that was read from the log at the start, before the first command; `next` is the offset after
+    /// its batch.
+    ///
+    /// # Errors
+    /// Whatever keeps the shard from being loaded.
+    fn replayed(
+        &mut self,
+        record: <Self::Machine as Machine>::Record,
+        next: i64,
     ) -> Result<(), StorageError>;
 
+    /// All of the log was replayed; comes once, before the first command.
+    fn loaded(&mut self) {}
+
     /// Records and effects whose records are now below the high watermark, in log order; runs before the
-    /// replies that depend on them are released.
+    /// replies that depend on them are released. `next` is the offset after them.
     fn committed(
         &mut self,
         records: Vec<<Self::Machine as Machine>::Record>,
         effects: Vec<<Self::Machine as Machine>::Effect>,
+        next: i64,
     ) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// The machine has stopped, and everything it has committed was told.
+    fn stopped(&mut self) {}
 }
 
 type CommandOf<S> = <<S as Shard>::Machine as Machine>::Command;
@@ -119,9 +147,14 @@ pub struct ShardLog {
 }
 
 impl ShardLog {
-    /// Reads every record below the high watermark, in order. Blocks on the disk.
-    fn load<S: Shard>(&self, mut each: impl FnMut(RecordOf<S>)) -> Result<(), StorageError> {
-        let mut next = self.partition.offsets().log_start;
+    /// Reads every record from `from` to the high watermark, in order, each with the offset after its batch.
+    /// Blocks on the disk.
+    fn load<S: Shard>(
+        &self,
+        from: i64,
+        mut each: impl FnMut(RecordOf<S>, i64) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut next = self.partition.offsets().log_start.max(from);
         loop {
             let read = self.log.read(
                 &self.partition,
@@ -146,23 +179,21 @@ impl ShardLog {
                         header.base_offset
                     )));
                 }
-                let mut failed = None;
+                let mut outcome = Ok(());
                 records::for_each_record(bytes, LOAD_BYTES.max(bytes.len()), |record| {
-                    match S::decode(record.key, record.value) {
-                        Ok(record) => {
-                            each(record);
-                            ControlFlow::Continue(())
-                        }
-                        Err(error) => {
-                            failed = Some(error);
-                            ControlFlow::Break(())
-                        }
+                    outcome = match S::decode(record.key, record.value) {
+                        Ok(Some(record)) => each(record, next),
+                        Ok(None) => Ok(()),
+                        Err(error) => Err(bad(error)),
+                    };
+                    if outcome.is_ok() {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
                     }
                 })
                 .map_err(|error| bad(error.to_string()))?;
-                if let Some(error) = failed {
-                    return Err(bad(error));
-                }
+                outcome?;
             }
         }
     }
@@ -170,7 +201,8 @@ impl ShardLog {
 
 struct Committing<S: Shard> {
     outcome: Outcome<S::Machine>,
-    result: Result<(), StorageError>,
+    /// The offset after the records; none when there were none.
+    result: Result<Option<i64>, StorageError>,
 }
 
 struct Driver<S: Shard> {
@@ -180,12 +212,12 @@ struct Driver<S: Shard> {
     env: Env,
     waiting: HashMap<ReplyId, oneshot::Sender<Result<ReplyOf<S>, ErrorCode>>>,
     next_reply: u64,
-    timers: BTreeSet<(Millis, <S::Machine as Machine>::Timer)>,
+    timers: Timers<<S::Machine as Machine>::Timer>,
     committing: FuturesOrdered<BoxFuture<'static, Committing<S>>>,
 }
 
-/// Loads the machine from its log, hands all records to `loaded`, and starts the task that runs it until
-/// `stop`. Returns when the machine is ready.
+/// Loads the machine, hands what its log told to `replayed`, and starts the task that runs it until `stop`.
+/// Returns when the machine is ready.
 ///
 /// # Errors
 /// The log cannot be read, or holds what the machine does not know.
@@ -195,8 +227,10 @@ pub async fn start<S: Shard>(
     env: Env,
     stop: CancellationToken,
 ) -> Result<(Handle<S>, tokio::task::JoinHandle<()>), StorageError> {
-    let (machine, records) = load(&shard, &log)?;
-    shard.loaded(records)?;
+    let machine = load(&mut shard, &log, |shard, record, next| {
+        shard.replayed(record, next)
+    })?;
+    shard.loaded();
     let (asked, receiver) = mpsc::channel(QUEUED_COMMANDS);
     let driver = Driver {
         shard,
@@ -205,34 +239,40 @@ pub async fn start<S: Shard>(
         env,
         waiting: HashMap::new(),
         next_reply: 0,
-        timers: BTreeSet::new(),
+        timers: Timers::new(),
         committing: FuturesOrdered::new(),
     };
     let task = tokio::spawn(driver.run(receiver, stop));
     Ok((Handle { asked }, task))
 }
 
+/// A machine that has seen everything below the high watermark: first from the view, then from the log.
 fn load<S: Shard>(
-    shard: &S,
+    shard: &mut S,
     log: &ShardLog,
-) -> Result<(S::Machine, Vec<RecordOf<S>>), StorageError> {
+    mut replayed: impl FnMut(&mut S, RecordOf<S>, i64) -> Result<(), StorageError>,
+) -> Result<S::Machine, StorageError> {
     let mut machine = shard.empty();
-    let mut records = Vec::new();
-    log.load::<S>(|record| {
+    let end = log.partition.offsets().high_watermark;
+    let from = shard.restore(end, &mut |record| machine.replay(&record))?;
+    log.load::<S>(from, |record, next| {
         machine.replay(&record);
-        records.push(record);
+        replayed(shard, record, next)
     })?;
-    Ok((machine, records))
+    Ok(machine)
 }
 
 impl<S: Shard> Driver<S> {
     async fn run(mut self, mut asked: mpsc::Receiver<Asked<S>>, stop: CancellationToken) {
         self.begin().await;
+        self.serve(&mut asked, &stop).await;
+        self.shard.stopped();
+    }
+
+    async fn serve(&mut self, asked: &mut mpsc::Receiver<Asked<S>>, stop: &CancellationToken) {
         loop {
-            let due = self.timers.first().map(|(at, _)| *at);
-            let until = due.map_or(Duration::from_secs(3600), |at| {
-                Duration::from_millis(u64::try_from(at - self.env.now_ms()).unwrap_or(0))
-            });
+            let due = self.timers.next();
+            let until = due.map_or(Duration::MAX, |at| at.saturating_sub(self.env.monotonic()));
             tokio::select! {
                 biased;
                 Some(committing) = self.committing.next(), if !self.committing.is_empty() => {
@@ -252,33 +292,29 @@ impl<S: Shard> Driver<S> {
                     let outcome = self.machine.handle(self.env.now_ms(), id, next.command);
                     self.take(outcome).await;
                 }
-                () = tokio::time::sleep(until), if due.is_some() => self.expire().await,
+                () = tokio::time::sleep(until.min(LONGEST_SLEEP)), if due.is_some() => self.expire().await,
             }
         }
     }
 
     async fn expire(&mut self) {
-        let now = self.env.now_ms();
-        while let Some((at, timer)) = self.timers.first().cloned() {
-            if at > now {
-                return;
-            }
-            self.timers.remove(&(at, timer.clone()));
-            let outcome = self.machine.expire(now, timer);
+        let now = self.env.monotonic();
+        while let Some(timer) = self.timers.pop(now) {
+            let outcome = self.machine.expire(self.env.now_ms(), timer);
             self.take(outcome).await;
         }
     }
 
     /// Replays the records of an outcome, sends them on their way to the log, and queues what depends on them.
     async fn take(&mut self, mut outcome: Outcome<S::Machine>) {
+        let (now, now_ms) = (self.env.monotonic(), self.env.now_ms());
         for change in std::mem::take(&mut outcome.timers) {
-            let (timer, at) = match change {
-                TimerChange::Arm { timer, at } => (timer, Some(at)),
-                TimerChange::Cancel(timer) => (timer, None),
-            };
-            self.timers.retain(|(_, armed)| *armed != timer);
-            if let Some(at) = at {
-                self.timers.insert((at, timer));
+            match change {
+                TimerChange::Arm { timer, at } => {
+                    let wait = u64::try_from(at.saturating_sub(now_ms)).unwrap_or(0);
+                    self.timers.arm(timer, now + Duration::from_millis(wait));
+                }
+                TimerChange::Cancel(timer) => self.timers.cancel(&timer),
             }
         }
         for record in &outcome.records {
@@ -286,7 +322,7 @@ impl<S: Shard> Driver<S> {
         }
         if outcome.records.is_empty() {
             // Nothing to write, but nothing may overtake what is on its way either.
-            let result = Ok(());
+            let result = Ok(None);
             self.committing
                 .push_back(Box::pin(async move { Committing { outcome, result } }));
             return;
@@ -301,7 +337,11 @@ impl<S: Shard> Driver<S> {
                 Err(error) => Err(error),
                 Ok(answers) => match answers.await {
                     Err(_) => Err(StorageError::ShuttingDown),
-                    Ok(answers) => answers.into_iter().collect::<Result<Vec<_>, _>>().map(drop),
+                    Ok(answers) => answers
+                        .into_iter()
+                        .map(|answer| answer.map(|appended| appended.end_offset))
+                        .collect::<Result<Vec<_>, _>>()
+                        .map(|ends| ends.last().copied()),
                 },
             };
             Committing { outcome, result }
@@ -330,7 +370,14 @@ impl<S: Shard> Driver<S> {
     async fn commit(&mut self, committing: Committing<S>) {
         let Committing { outcome, result } = committing;
         let result = match result {
-            Ok(()) => self.shard.committed(outcome.records, outcome.effects).await,
+            Ok(Some(next)) => {
+                let (records, effects) = (outcome.records, outcome.effects);
+                self.shard.committed(records, effects, next).await
+            }
+            Ok(None) => {
+                debug_assert!(outcome.effects.is_empty(), "an effect without a record");
+                Ok(())
+            }
             Err(error) => Err(error),
         };
         match result {
@@ -370,10 +417,11 @@ impl<S: Shard> Driver<S> {
             // The connection that asked may be gone.
             let _ = waiting.send(Err(code));
         }
-        match load(&self.shard, &self.log) {
-            Ok((machine, _)) => {
+        // What the log tells again is known to the shard.
+        match load(&mut self.shard, &self.log, |_, _, _| Ok(())) {
+            Ok(machine) => {
                 self.machine = machine;
-                self.timers.clear();
+                self.timers = Timers::new();
                 self.begin().await;
             }
             Err(error) => tracing::error!(%error, "a coordinator could not be loaded again"),

@@ -3,6 +3,7 @@
 //! Called by handlers and by the driver. One exhaustive map per error type, no wildcard arm: a new
 //! variant does not compile until it has an answer. Never decides what to do about an error.
 
+use ottla_coordinator::group::GroupError;
 use ottla_coordinator::metadata::MetadataError;
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::error::{EngineError, StorageError};
@@ -20,9 +21,45 @@ pub fn metadata_error(error: &MetadataError) -> ErrorCode {
         MetadataError::UnknownTopicId => ErrorCode::UnknownTopicId,
         MetadataError::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
         MetadataError::InvalidUpdateVersion => ErrorCode::InvalidUpdateVersion,
+        // Kafka takes such requests one after the other; a client may just try again.
+        MetadataError::ConfigsChanged => ErrorCode::RequestTimedOut,
         // Kafka's controller has no code of its own for this either.
         MetadataError::ProducerIdsExhausted => ErrorCode::UnknownServerError,
         MetadataError::InvalidRequest(_) => ErrorCode::InvalidRequest,
+    }
+}
+
+/// The code for a request that a group refused.
+pub fn group_error(error: &GroupError) -> ErrorCode {
+    match error {
+        GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
+        GroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
+        GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+        GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
+        GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+        GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
+        GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
+        GroupError::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        GroupError::InvalidRequest(_) => ErrorCode::InvalidRequest,
+        GroupError::TooManyGroups => ErrorCode::PolicyViolation,
+        GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+        GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
+        GroupError::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
+        GroupError::OffsetMetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+    }
+}
+
+/// The code a group's client hears when its coordinator could not store a record: one that it retries, as
+/// Kafka's `CoordinatorOperationExceptionHelper` does.
+pub fn coordinator_error(code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
+        ErrorCode::UnknownTopicOrPartition | ErrorCode::NotEnoughReplicas => {
+            ErrorCode::CoordinatorNotAvailable
+        }
+        ErrorCode::MessageTooLarge | ErrorCode::CorruptMessage => ErrorCode::UnknownServerError,
+        other => other,
     }
 }
 

@@ -4,11 +4,16 @@
 //! Code 0 is told like any other: it counts what went well.
 
 use kafka_protocol::messages::{
-    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteRecordsResponse,
-    DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
-    DescribeTopicPartitionsResponse, FetchResponse, InitProducerIdResponse, ListOffsetsResponse,
-    ListPartitionReassignmentsResponse, MetadataResponse, OffsetForLeaderEpochResponse,
-    ProduceResponse,
+    AlterConfigsResponse, ApiVersionsResponse, CreateAclsResponse, CreatePartitionsResponse,
+    CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse,
+    DeleteTopicsResponse, DescribeAclsResponse, DescribeClientQuotasResponse,
+    DescribeClusterResponse, DescribeConfigsResponse, DescribeGroupsResponse,
+    DescribeLogDirsResponse, DescribeTopicPartitionsResponse, FetchResponse,
+    FindCoordinatorResponse, HeartbeatResponse, IncrementalAlterConfigsResponse,
+    InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse,
+    ListGroupsResponse, ListOffsetsResponse, ListPartitionReassignmentsResponse, MetadataResponse,
+    OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse,
+    ProduceResponse, SyncGroupResponse,
 };
 
 /// An answer that knows its error codes.
@@ -55,12 +60,6 @@ impl ErrorCounts for MetadataResponse {
     }
 }
 
-impl ErrorCounts for ApiVersionsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        tell(self.error_code);
-    }
-}
-
 impl ErrorCounts for CreateTopicsResponse {
     fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
         self.topics.iter().for_each(|topic| tell(topic.error_code));
@@ -79,12 +78,6 @@ impl ErrorCounts for DeleteRecordsResponse {
     fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
         let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
         partitions.for_each(|partition| tell(partition.error_code));
-    }
-}
-
-impl ErrorCounts for InitProducerIdResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        tell(self.error_code);
     }
 }
 
@@ -109,18 +102,6 @@ impl ErrorCounts for CreatePartitionsResponse {
     }
 }
 
-impl ErrorCounts for ListPartitionReassignmentsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        tell(self.error_code);
-    }
-}
-
-impl ErrorCounts for DescribeClusterResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        tell(self.error_code);
-    }
-}
-
 impl ErrorCounts for DescribeTopicPartitionsResponse {
     fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
         for topic in &self.topics {
@@ -130,5 +111,134 @@ impl ErrorCounts for DescribeTopicPartitionsResponse {
                 .iter()
                 .for_each(|partition| tell(partition.error_code));
         }
+    }
+}
+
+/// Answers whose only error code is their own.
+macro_rules! own_code {
+    ($($response:ty),+) => {
+        $(impl ErrorCounts for $response {
+            fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+                tell(self.error_code);
+            }
+        })+
+    };
+}
+
+own_code!(
+    ApiVersionsResponse,
+    DescribeClusterResponse,
+    InitProducerIdResponse,
+    ListPartitionReassignmentsResponse,
+    JoinGroupResponse,
+    SyncGroupResponse,
+    HeartbeatResponse,
+    ListGroupsResponse,
+    DescribeAclsResponse,
+    DescribeClientQuotasResponse,
+    ListConfigResourcesResponse
+);
+
+impl ErrorCounts for FindCoordinatorResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        if self.coordinators.is_empty() {
+            tell(self.error_code);
+        }
+        let found = self.coordinators.iter();
+        found.for_each(|coordinator| tell(coordinator.error_code));
+    }
+}
+
+impl ErrorCounts for LeaveGroupResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+        self.members
+            .iter()
+            .for_each(|member| tell(member.error_code));
+    }
+}
+
+impl ErrorCounts for DescribeGroupsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.groups.iter().for_each(|group| tell(group.error_code));
+    }
+}
+
+impl ErrorCounts for DeleteGroupsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.results.iter().for_each(|group| tell(group.error_code));
+    }
+}
+
+impl ErrorCounts for OffsetCommitResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.for_each(|partition| tell(partition.error_code));
+    }
+}
+
+impl ErrorCounts for OffsetFetchResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        if self.groups.is_empty() {
+            tell(self.error_code);
+        }
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.for_each(|partition| tell(partition.error_code));
+        for group in &self.groups {
+            tell(group.error_code);
+            let partitions = group.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.for_each(|partition| tell(partition.error_code));
+        }
+    }
+}
+
+impl ErrorCounts for CreateAclsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.results
+            .iter()
+            .for_each(|result| tell(result.error_code));
+    }
+}
+
+impl ErrorCounts for DeleteAclsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        for filter in &self.filter_results {
+            tell(filter.error_code);
+            filter
+                .matching_acls
+                .iter()
+                .for_each(|acl| tell(acl.error_code));
+        }
+    }
+}
+
+impl ErrorCounts for AlterConfigsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.responses
+            .iter()
+            .for_each(|resource| tell(resource.error_code));
+    }
+}
+
+impl ErrorCounts for IncrementalAlterConfigsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.responses
+            .iter()
+            .for_each(|resource| tell(resource.error_code));
+    }
+}
+
+impl ErrorCounts for DescribeLogDirsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+        self.results.iter().for_each(|dir| tell(dir.error_code));
+    }
+}
+
+impl ErrorCounts for OffsetDeleteResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.for_each(|partition| tell(partition.error_code));
     }
 }

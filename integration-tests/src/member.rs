@@ -264,6 +264,17 @@ impl<'a> Member<'a> {
         result.unwrap_or_else(|| panic!("{}: not {what}\n{}", self.name, self.told()))
     }
 
+    /// Waits for another line of it, but only a moment.
+    pub fn wait_a_moment(&self) {
+        let seen = self.process.stdout.all().len();
+        let another = |lines: &[String]| (lines.len() > seen).then_some(());
+        // Whether it came is for the caller to see.
+        let _ = self
+            .process
+            .stdout
+            .wait_for(Duration::from_millis(100), another);
+    }
+
     /// Waits until it owns so many partitions.
     pub fn wait_owned(&self, count: usize) -> BTreeSet<i32> {
         self.wait(&format!("given {count} partitions"), |events| {

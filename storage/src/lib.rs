@@ -19,14 +19,18 @@ mod conformance;
 #[cfg(test)]
 mod crash_tests;
 pub mod directory;
+mod disk;
 pub mod engine;
 pub mod error;
+pub mod keyed;
 pub mod keys;
 pub mod log;
 #[cfg(test)]
 mod log_tests;
 pub mod memory;
 pub mod partition;
+#[cfg(test)]
+mod producer_limit_tests;
 pub mod producers;
 mod recovery;
 pub mod rocks;

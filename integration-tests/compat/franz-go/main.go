@@ -4,6 +4,7 @@
 //	client consume BOOTSTRAP TOPIC PARTITION=START ...     START: an offset, beginning, end, or @timestamp
 //	client watermarks BOOTSTRAP TOPIC PARTITION
 //	client member BOOTSTRAP TOPIC GROUP COMMIT [balancer=range]     COMMIT: each, none, or a number of records
+//	client storm BOOTSTRAP TOPIC GROUP                              see storm.go
 //	client admin BOOTSTRAP STEP ...                                 STEP: name or name=argument,...
 //
 // A record is {"key", "value", "headers": [[name, value]], "partition"?, "timestamp"?}; null stands for null.
@@ -44,6 +45,8 @@ func main() {
 		err = watermarks(ctx, bootstrap, topic, rest)
 	case "member":
 		err = member(bootstrap, topic, rest)
+	case "storm":
+		err = storm(bootstrap, topic, rest)
 	case "admin":
 		err = administrate(ctx, bootstrap, os.Args[3:])
 	default:

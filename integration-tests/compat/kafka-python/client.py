@@ -2,6 +2,7 @@
 
 usage: client.py produce BOOTSTRAP TOPIC [setting=value ...]      records on stdin, one acknowledgement a line out
        client.py member BOOTSTRAP TOPIC GROUP COMMIT [setting=value ...]   COMMIT: each, none, or a number of records
+       client.py storm BOOTSTRAP TOPIC GROUP
        client.py admin BOOTSTRAP STEP ...                         STEP: name or name=argument,...
 
 Settings go to the client as they are; numbers and true and false are understood.
@@ -13,7 +14,8 @@ import sys
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import CommitFailedError
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import CommitFailedError, KafkaError
 from kafka.structs import OffsetAndMetadata
 from lines import Commits, decode, encode, event, records_in, say, settings_of
 
@@ -90,6 +92,60 @@ def member(bootstrap, topic, group, commit, settings):
     event("left")
 
 
+class Generation(ConsumerRebalanceListener):
+    """Which generation what is polled belongs to: partitions change hands within a poll only."""
+
+    def __init__(self, consumer):
+        self.consumer = consumer
+        self.number = -1
+
+    def on_partitions_assigned(self, assigned):
+        self.number = self.consumer._coordinator.generation().generation_id
+
+    def on_partitions_revoked(self, revoked):
+        pass
+
+
+def storm(bootstrap, topic, group):
+    """Reads as part of a group while members and broker die, as storm.go of franz-go does."""
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        session_timeout_ms=6000,
+        heartbeat_interval_ms=500,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        reconnect_backoff_max_ms=200,
+        partition_assignment_strategy=[RangePartitionAssignor],
+    )
+    generation = Generation(consumer)
+    consumer.subscribe([topic], listener=generation)
+    while not stop:
+        try:
+            polled = consumer.poll(timeout_ms=100)
+        except KafkaError as error:
+            print("poll:", error, file=sys.stderr)
+            continue
+        due = {}
+        for place, messages in polled.items():
+            first, last = messages[0].offset, messages[-1].offset
+            part = {"partition": place.partition, "first": first, "last": last, "count": len(messages)}
+            event("read", **part, generation=generation.number)
+            due[place] = OffsetAndMetadata(last + 1, "", -1)
+        if due:
+            try:
+                consumer.commit(due, timeout_ms=5000)
+            except KafkaError as error:
+                print("commit:", error, file=sys.stderr)
+                continue
+            for place, committed in due.items():
+                event("committed", partition=place.partition, offset=committed.offset)
+    consumer.close(autocommit=False)
+    event("left")
+
+
 def configs(admin, kind, name):
     """Every configuration key of a resource with its value."""
     resource = ConfigResource(kind, name)
@@ -151,6 +207,8 @@ match sys.argv[1:]:
         produce(bootstrap, topic, settings)
     case ["member", bootstrap, topic, group, commit, *settings]:
         member(bootstrap, topic, group, commit, settings)
+    case ["storm", bootstrap, topic, group]:
+        storm(bootstrap, topic, group)
     case ["admin", bootstrap, *steps] if steps:
         administrate(bootstrap, steps)
     case _:

@@ -358,6 +358,6 @@ pub fn codes(api_key: i16, version: i16, answer: &[u8]) -> Vec<i16> {
                 .map(|partition| partition.error_code)
                 .collect()
         }
-        other => panic!("no answer of API {other} is expected"),
+        other => crate::groups::codes(other, version, answer),
     }
 }

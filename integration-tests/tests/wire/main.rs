@@ -16,8 +16,12 @@
 //! - a fetch may end in a part of a batch, here never;
 //! - transactions exist, so InitProducerId with a transactional id has other errors.
 
+mod admin;
 mod clusters;
 mod fetches;
+mod group_lists;
+mod group_offsets;
+mod groups;
 mod logs;
 mod order;
 mod producers;
@@ -75,6 +79,51 @@ const ROWS: &[Row] = &[
         clusters::metadata_fails,
     ),
     row(
+        ApiKey::OffsetCommit,
+        group_offsets::offset_commit_succeeds,
+        group_offsets::offset_commit_fails,
+    ),
+    row(
+        ApiKey::OffsetFetch,
+        group_offsets::offset_fetch_succeeds,
+        group_offsets::offset_fetch_fails,
+    ),
+    row(
+        ApiKey::FindCoordinator,
+        group_lists::find_coordinator_succeeds,
+        group_lists::find_coordinator_fails,
+    ),
+    row(
+        ApiKey::JoinGroup,
+        groups::join_group_succeeds,
+        groups::join_group_fails,
+    ),
+    row(
+        ApiKey::Heartbeat,
+        groups::heartbeat_succeeds,
+        groups::heartbeat_fails,
+    ),
+    row(
+        ApiKey::LeaveGroup,
+        groups::leave_group_succeeds,
+        groups::leave_group_fails,
+    ),
+    row(
+        ApiKey::SyncGroup,
+        groups::sync_group_succeeds,
+        groups::sync_group_fails,
+    ),
+    row(
+        ApiKey::DescribeGroups,
+        group_lists::describe_groups_succeeds,
+        group_lists::describe_groups_fails,
+    ),
+    row(
+        ApiKey::ListGroups,
+        group_lists::list_groups_succeeds,
+        group_lists::list_groups_fails,
+    ),
+    row(
         ApiKey::ApiVersions,
         versions::api_versions_succeeds,
         versions::api_versions_fails,
@@ -105,9 +154,34 @@ const ROWS: &[Row] = &[
         logs::leader_epoch_fails,
     ),
     row(
+        ApiKey::DescribeAcls,
+        admin::no_acls_are_created_or_deleted,
+        admin::acls_are_disabled,
+    ),
+    row(
+        ApiKey::CreateAcls,
+        admin::no_acls_are_created_or_deleted,
+        admin::acls_are_disabled,
+    ),
+    row(
+        ApiKey::DeleteAcls,
+        admin::no_acls_are_created_or_deleted,
+        admin::acls_are_disabled,
+    ),
+    row(
         ApiKey::DescribeConfigs,
         clusters::describe_configs_succeeds,
         clusters::describe_configs_fails,
+    ),
+    row(
+        ApiKey::AlterConfigs,
+        admin::alter_configs_succeeds,
+        admin::alter_configs_fails,
+    ),
+    row(
+        ApiKey::DescribeLogDirs,
+        admin::describe_log_dirs_succeeds,
+        admin::describe_log_dirs_fails,
     ),
     row(
         ApiKey::CreatePartitions,
@@ -115,14 +189,39 @@ const ROWS: &[Row] = &[
         topics::create_partitions_fails,
     ),
     row(
+        ApiKey::DeleteGroups,
+        group_lists::delete_groups_succeeds,
+        group_lists::delete_groups_fails,
+    ),
+    row(
+        ApiKey::IncrementalAlterConfigs,
+        admin::incremental_alter_configs_succeeds,
+        admin::incremental_alter_configs_fails,
+    ),
+    row(
         ApiKey::ListPartitionReassignments,
         topics::list_reassignments_succeeds,
         versions::newer_version_fails,
     ),
     row(
+        ApiKey::OffsetDelete,
+        group_offsets::offset_delete_succeeds,
+        group_offsets::offset_delete_fails,
+    ),
+    row(
+        ApiKey::DescribeClientQuotas,
+        admin::describe_client_quotas_succeeds,
+        admin::describe_client_quotas_fails,
+    ),
+    row(
         ApiKey::DescribeCluster,
         clusters::describe_cluster_succeeds,
         clusters::describe_cluster_fails,
+    ),
+    row(
+        ApiKey::ListConfigResources,
+        admin::list_config_resources_succeeds,
+        admin::list_config_resources_fails,
     ),
     row(
         ApiKey::DescribeTopicPartitions,
@@ -137,7 +236,11 @@ const DEFAULT_PARTITIONS: i32 = 3;
 #[test]
 fn every_row_at_every_version_succeeds_and_fails_as_kafka_does() {
     let folder = TempDir::new("wire-rows");
-    let broker = Broker::start(folder.path(), &[("num.partitions", "3")]);
+    let properties = [
+        ("num.partitions", "3"),
+        ("group.initial.rebalance.delay.ms", "0"),
+    ];
+    let broker = Broker::start(folder.path(), &properties);
     let wire = Wire::connect(&broker);
     let mut stage = Stage { broker, wire };
     let mut failed = Vec::new();

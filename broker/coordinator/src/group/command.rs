@@ -1,5 +1,6 @@
 //! What handlers ask of a group shard, and its configuration. Plain values, no behaviour.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -90,6 +91,11 @@ pub enum Command {
         /// Only groups of these types; `None` is all.
         types: Option<Vec<GroupType>>,
     },
+    /// Answered by `Summary`, in order of group id. For metrics: it only reads, and copies no names.
+    Summary {
+        /// Whether each offset is told, or only how many there are.
+        offsets: bool,
+    },
     /// Answered by `Done`.
     DeleteGroup {
         /// The group.
@@ -106,6 +112,11 @@ pub enum Command {
     TopicsDeleted {
         /// Their names.
         topics: Vec<String>,
+    },
+    /// These are all topics there are: offsets committed for others go. Answered by `Done`.
+    TopicsKept {
+        /// Their names.
+        topics: BTreeSet<String>,
     },
     /// The configuration has changed; it holds from the next request on. Answered by `Done`.
     Configure(Box<GroupConfig>),
@@ -281,7 +292,7 @@ impl GroupType {
     /// Kafka's name.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Classic => "Classic",
+            Self::Classic => "classic",
         }
     }
 }

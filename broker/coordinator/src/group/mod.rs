@@ -109,11 +109,18 @@ impl Machine for GroupMachine {
             Command::ListGroups { states, types } => {
                 Some(self.list(states.as_deref(), types.as_deref()))
             }
+            Command::Summary { offsets } => Some(self.summary(offsets)),
             Command::DeleteGroup { group } => Some(self.delete(&group, &mut out)),
             Command::OffsetDelete { group, topics } => {
                 Some(self.delete_offsets(&group, topics, &mut out))
             }
-            Command::TopicsDeleted { topics } => Some(self.forget_topics(&topics, &mut out)),
+            Command::TopicsDeleted { topics } => {
+                let topics: BTreeSet<String> = topics.into_iter().collect();
+                Some(self.forget_topics(|topic| topics.contains(topic), &mut out))
+            }
+            Command::TopicsKept { topics } => {
+                Some(self.forget_topics(|topic| !topics.contains(topic), &mut out))
+            }
             Command::Configure(config) => {
                 self.config = *config;
                 Some(Reply::Done)
@@ -272,7 +279,7 @@ impl GroupMachine {
         } else if commit.caller.generation < 0 {
             self.make_room(out)
         } else {
-            Err(GroupError::IllegalGeneration)
+            Err(GroupError::GroupIdNotFound)
         };
         if let Err(error) = allowed {
             return Reply::Failed(error);

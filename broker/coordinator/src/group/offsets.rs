@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::{GroupConfig, OffsetCommit, TopicPartitions};
-use super::reply::{CommittedOffset, FetchedTopic, GroupError, PartitionResults};
+use super::reply::{CommittedOffset, FetchedTopic, GroupError, PartitionResults, SummaryOffset};
 use crate::group_record::{GroupRecord, MAX_STRING, OffsetCommitValue};
 use crate::machine::Millis;
 
@@ -76,6 +76,24 @@ impl Offsets {
         asked.collect()
     }
 
+    /// How many partitions have an offset.
+    pub(super) fn count(&self) -> usize {
+        self.topics.values().map(BTreeMap::len).sum()
+    }
+
+    /// All of it, in order.
+    pub(super) fn summary(&self) -> Vec<SummaryOffset> {
+        let all = self.topics.iter().flat_map(|(topic, partitions)| {
+            partitions.iter().map(|(partition, value)| SummaryOffset {
+                topic: topic.clone(),
+                partition: *partition,
+                offset: value.offset,
+                commit_timestamp: value.commit_timestamp,
+            })
+        });
+        all.collect()
+    }
+
     /// Tombstones for all offsets.
     pub(super) fn forget_all(&self, group: &Arc<str>) -> Vec<GroupRecord> {
         let topics = self.topics.iter();
@@ -87,14 +105,18 @@ impl Offsets {
             .collect()
     }
 
-    /// Tombstones for all offsets of a topic.
-    pub(super) fn forget_topic(&self, group: &Arc<str>, topic: &str) -> Vec<GroupRecord> {
-        let Some((topic, partitions)) = self.topics.get_key_value(topic) else {
-            return Vec::new();
-        };
-        let each = partitions.keys();
-        each.map(|partition| tombstone(group, topic, *partition))
-            .collect()
+    /// Tombstones for all offsets of topics that are gone.
+    pub(super) fn forget_topics(
+        &self,
+        group: &Arc<str>,
+        is_gone: impl Fn(&str) -> bool,
+    ) -> Vec<GroupRecord> {
+        let gone = self.topics.iter().filter(|(topic, _)| is_gone(topic));
+        gone.flat_map(|(topic, partitions)| {
+            let each = partitions.keys();
+            each.map(|partition| tombstone(group, topic, *partition))
+        })
+        .collect()
     }
 
     /// Tombstones for the offsets asked for, and an outcome for each: a topic the group reads is refused, an
