@@ -30,6 +30,13 @@ pub fn kafka_tool(class: &str) -> Run {
         .timeout(Duration::from_secs(120))
 }
 
+/// The same, told where the broker is.
+pub fn kafka_tool_at(broker: &Broker, class: &str, args: &[&str]) -> Run {
+    kafka_tool(class)
+        .args(["--bootstrap-server", &broker.bootstrap()])
+        .args(args.to_vec())
+}
+
 /// A script under `compat/confluent-kafka`, run by the Python that has confluent-kafka.
 pub fn confluent_kafka(script: &str) -> Run {
     python("confluent-kafka", script)

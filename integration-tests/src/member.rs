@@ -110,6 +110,11 @@ pub trait GroupClient {
     fn ends_after_first(&self) -> bool {
         false
     }
+
+    /// The status of a member that SIGTERM ended cleanly.
+    fn status_after_sigterm(&self) -> i32 {
+        0
+    }
 }
 
 /// A program of `compat/*` that knows the commands `produce` and `member`.
@@ -318,15 +323,19 @@ impl<'a> Member<'a> {
     /// Asks it to leave and waits for its end, which must be a clean one.
     pub fn leave(&self) {
         self.process.signal(Signal::TERM);
-        self.wait_end();
+        self.wait_status(self.client.status_after_sigterm());
     }
 
-    /// Waits for its end, which must be a clean one.
+    /// Waits until it ends by itself, which must be a clean end.
     pub fn wait_end(&self) {
+        self.wait_status(0);
+    }
+
+    fn wait_status(&self, clean: i32) {
         let status = self.process.wait(PATIENCE);
         assert!(self.process.stdout.wait_for_end(PATIENCE));
         assert!(
-            status.is_some_and(|status| status.success()),
+            status.and_then(|status| status.code()) == Some(clean),
             "{}: ended with {status:?}\n{}",
             self.name,
             self.told()
