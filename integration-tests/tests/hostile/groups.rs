@@ -22,7 +22,7 @@ pub const DESCRIBE_GROUPS: i16 = 15;
 pub const JOINED: (i16, i16) = (JOIN_GROUP, 5);
 pub const SYNCED: (i16, i16) = (SYNC_GROUP, 3);
 const BEAT: (i16, i16) = (HEARTBEAT, 3);
-const LEFT: (i16, i16) = (LEAVE_GROUP, 3);
+pub const LEFT: (i16, i16) = (LEAVE_GROUP, 3);
 const COMMITTED: (i16, i16) = (OFFSET_COMMIT, 7);
 
 /// A JoinGroup.
