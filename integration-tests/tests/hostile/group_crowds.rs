@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use ottla_integration_tests::broker::TERM_DEADLINE;
 use ottla_protocol::codec::messages::{
-    JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse, SyncGroupResponse,
+    DescribeGroupsResponse, JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse,
+    SyncGroupResponse,
 };
 
-use crate::alone;
+use crate::batch::{Batch, Record};
 use crate::crowds::allow_files;
-use crate::groups::{Caller, JOINED, Join, LEAVE_GROUP, LEFT, SYNCED, find_coordinator};
-use crate::target::{Client, Target};
-use crate::wire::{decode, header};
+use crate::groups::{
+    Caller, DESCRIBE_GROUPS, JOINED, Join, LEAVE_GROUP, LEFT, SYNCED, find_coordinator,
+};
+use crate::target::{Answer, Client, PATIENCE, Target};
+use crate::wire::{self, PRODUCE, Produce, decode, header};
+use crate::{TOPIC, alone};
 
 const MANY_CONNECTIONS: [(&str, &str); 2] = [
     ("max.connections.per.ip", "2000"),
@@ -471,4 +476,124 @@ fn groups_that_nobody_uses_any_more_are_bounded() {
     let listed: ListGroupsResponse = decode(&target.ask(&header(16, 2).framed()), 2);
     assert!(listed.groups.len() <= kept + 50, "{}", listed.groups.len());
     target.check_health();
+}
+
+/// Members that wait for others: one in each way there is to wait. Their requests bring bytes that nobody reads.
+fn parked(target: &Target, joins: usize, syncs: usize) -> Vec<Client> {
+    let join = |group: &str, trailing: usize| {
+        Join {
+            version: 3,
+            trailing,
+            ..Join::of(group)
+        }
+        .framed()
+    };
+    let mut clients: Vec<Client> = (0..joins + syncs).map(|_| target.connect()).collect();
+    // A group whose first member does not rejoin, so that the others wait for it.
+    let mut first = target.connect();
+    first.send(&join("joining", 0));
+    first.expect_answer();
+    let (joining, syncing) = clients.split_at_mut(joins);
+    for client in joining {
+        client.send(&join("joining", 64 << 10));
+    }
+    // A group whose leader does not assign.
+    for client in syncing.iter_mut() {
+        client.send(&join("syncing", 0));
+    }
+    for client in syncing {
+        let response: JoinGroupResponse = decode(&client.expect_answer(), 3);
+        if response.leader == response.member_id {
+            continue;
+        }
+        let caller = Caller {
+            group: "syncing",
+            generation: response.generation_id,
+            member_id: &response.member_id,
+            instance_id: None,
+        };
+        client.send(&caller.sync_with(&[], 64 << 10));
+    }
+    clients.push(first);
+    clients
+}
+
+/// How many members a group has, and its state.
+fn members_of(target: &Target, group: &str) -> (usize, String) {
+    let request = header(DESCRIBE_GROUPS, 0).i32(1).string(group).framed();
+    let mut response: DescribeGroupsResponse = decode(&target.ask(&request), 0);
+    let group = response.groups.remove(0);
+    (group.members.len(), group.group_state.to_string())
+}
+
+#[test]
+fn members_that_wait_take_no_room_from_others() {
+    const EACH: usize = 200;
+    let _alone = alone();
+    let properties = [("queued.max.request.bytes", "1048576")];
+    let mut target = start("hostile-room", &properties);
+    let memory = target.watch_memory();
+    let clients = parked(&target, EACH, EACH);
+    target.wait_until("all joins are parked", |target| {
+        members_of(target, "joining") == (EACH + 1, "PreparingRebalance".to_owned())
+    });
+    let state = members_of(&target, "syncing");
+    assert_eq!(state, (EACH, "CompletingRebalance".to_owned()));
+    // All the room there is, and nobody would get any.
+    let value = vec![b'x'; 900 << 10];
+    let record = Record::good(0).with(|record| record.value = value.clone());
+    let batch = Batch::of(1, record.framed(), target.now_ms()).build();
+    let began = target.now();
+    let answer = target.ask(&Produce::of(TOPIC, &batch).framed());
+    println!(
+        "{} members wait, a produce of 900 KiB took {:?}, memory grew by {} KiB",
+        2 * EACH,
+        target.now() - began,
+        memory.growth(&target) >> 10
+    );
+    assert_eq!(wire::codes(PRODUCE, 7, &answer), [0]);
+    assert!(target.now() - began <= Duration::from_secs(1));
+    // Their 64 KiB are not kept: that would be 25 MiB.
+    let growth = memory.growth(&target);
+    assert!(growth <= 16 << 20, "memory grew by {growth}");
+    drop(clients);
+    target.wait_until("waiting members end with their connections", |target| {
+        target.connections() <= 2
+    });
+    target.check_health();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_members_that_wait_for_each_other() {
+    const EACH: usize = 100;
+    let _alone = alone();
+    let mut target = start("hostile-stop", &[]);
+    let mut clients = parked(&target, EACH, EACH);
+    target.wait_until("all joins are parked", |target| {
+        members_of(target, "joining") == (EACH + 1, "PreparingRebalance".to_owned())
+    });
+    let began = target.now();
+    let status = target.broker.sigterm();
+    let took = target.now() - began;
+    println!("{} members wait, the stop took {took:?}", 2 * EACH);
+    assert!(status.success(), "{status}");
+    assert!(took <= TERM_DEADLINE, "{took:?}");
+    // Whoever hears anything hears that somebody else is to be asked.
+    let (joining, syncing) = clients.split_at_mut(EACH);
+    let mut heard = [0, 0];
+    for client in joining {
+        if let Answer::Frame(frame) = client.answer(PATIENCE) {
+            let response: JoinGroupResponse = decode(&frame, 3);
+            assert!([15, 16].contains(&response.error_code), "{response:?}");
+            heard[0] += 1;
+        }
+    }
+    for client in &mut syncing[..EACH] {
+        if let Answer::Frame(frame) = client.answer(PATIENCE) {
+            let response: SyncGroupResponse = decode(&frame, SYNCED.1);
+            assert!([15, 16].contains(&response.error_code), "{response:?}");
+            heard[1] += 1;
+        }
+    }
+    println!("answered: {} joins, {} syncs", heard[0], heard[1]);
 }
