@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use kafka_protocol::protocol::Request;
 use ottla_integration_tests::broker::{free_port, ottla};
 use ottla_integration_tests::clients::kcat;
 use ottla_integration_tests::{Broker, Output, Process, Run, TempDir, unique};
