@@ -928,10 +928,10 @@ fn exit_codes_tell_scripts_whose_turn_it_is() {
         .args(["-c", &consume])
         .env("OTTLA_BOOTSTRAP", broker.bootstrap())
         .succeed();
-    assert_eq!(
-        (piped.stdout.as_str(), piped.stderr.as_str()),
-        ("line 0\n", "")
-    );
+    // Of which partition the first one is, is left to chance.
+    let first: Vec<&str> = piped.stdout.lines().collect();
+    assert!(first.len() == 1 && first[0].starts_with("line "), "{first:?}");
+    assert_eq!(piped.stderr, "");
 }
 
 fn ottla_path() -> String {
