@@ -119,7 +119,7 @@ fn send(
             let frame = &mut frames[sent % partitions];
             sent += 1;
             let correlation_id = i32::try_from(sent).unwrap_or(i32::MAX);
-            frame.number(correlation_id);
+            frame.prepare(correlation_id, env.now_ms());
             write_all(&mut pipe, frame.bytes())?;
             flying.push_back((sent - 1, correlation_id));
             continue;
