@@ -47,13 +47,29 @@ impl Shape {
 
     /// A batch with as many records as fit, at least one.
     pub fn batch(&self, random: &mut fastrand::Rng, now_ms: i64) -> Bytes {
-        let mut value = vec![0; self.value_bytes];
-        let mut builder = BatchBuilder::new(now_ms);
         // Length, attributes, timestamp and offset deltas, key and value lengths, header count: at most this.
         let record_bytes = self.value_bytes + 20;
-        while builder.record_count() == 0
-            || builder.encoded_len() + record_bytes <= self.batch_bytes
-        {
+        self.fill(random, now_ms, |batch| {
+            batch.encoded_len() + record_bytes <= self.batch_bytes
+        })
+    }
+
+    /// A batch with so many records, whatever its size.
+    pub fn batch_of(&self, records: usize, random: &mut fastrand::Rng, now_ms: i64) -> Bytes {
+        self.fill(random, now_ms, |batch| {
+            (batch.record_count() as usize) < records
+        })
+    }
+
+    fn fill(
+        &self,
+        random: &mut fastrand::Rng,
+        now_ms: i64,
+        wants_more: impl Fn(&BatchBuilder) -> bool,
+    ) -> Bytes {
+        let mut value = vec![0; self.value_bytes];
+        let mut builder = BatchBuilder::new(now_ms);
+        while builder.record_count() == 0 || wants_more(&builder) {
             random.fill(&mut value);
             builder = builder.record(now_ms, None, Some(&value), &[]);
         }
@@ -174,6 +190,11 @@ mod tests {
             let batch = shape.batch(&mut random, 1_700_000_000_000);
             assert!(batch.len() <= batch_bytes && batch.len() + value_bytes + 20 > batch_bytes);
             assert!(crc_matches(&batch));
+        }
+        for records in [1, 2, 15] {
+            let batch = Shape::single(1024).batch_of(records, &mut random, 1_700_000_000_000);
+            let header = BatchHeader::parse(&batch).unwrap();
+            assert_eq!(header.record_count as usize, records);
         }
         let single = Shape::single(1024).batch(&mut random, 1_700_000_000_000);
         assert_eq!(BatchHeader::parse(&single).unwrap().record_count, 1);
