@@ -84,7 +84,6 @@ soak: setup-build setup-clients ## long runs: 10 minutes per fuzz target, the re
 .PHONY: bench
 bench: setup-build setup-bench ## Ottla and Apache Kafka under the same load, ratios to docs/BENCHMARKS.md (scripts/bench -h tells more)
 	cargo build --release --locked -p ottla
-	scripts/startup
 	scripts/bench
 
 .PHONY: setup-build setup-kafka setup-bench setup-clients

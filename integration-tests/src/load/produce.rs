@@ -215,6 +215,7 @@ struct Worker {
 /// A request that was begun.
 struct Flying {
     frame: usize,
+    timestamp_ms: i64,
     correlation_id: i32,
     begun: Duration,
 }
@@ -264,9 +265,11 @@ impl Worker {
                         let frame = self.next;
                         self.next = (self.next + 1) % self.frames.len();
                         sent = sent.wrapping_add(1);
-                        self.frames[frame].number(sent);
+                        let timestamp_ms = self.env.now_ms();
+                        self.frames[frame].prepare(sent, timestamp_ms);
                         flying.push_back(Flying {
                             frame,
+                            timestamp_ms,
                             correlation_id: sent,
                             begun: self.env.monotonic(),
                         });
@@ -296,7 +299,12 @@ impl Worker {
                             frame.partition
                         )));
                     }
-                    part.acknowledged.add(partition, base_offset, request.frame);
+                    part.acknowledged.add(
+                        partition,
+                        base_offset,
+                        request.frame,
+                        request.timestamp_ms,
+                    );
                     if self.shared.phase.load(Ordering::SeqCst) == MEASURE {
                         let bytes = frame.batch.len() as u64;
                         part.requests += 1;

@@ -1,30 +1,38 @@
 //! Whether a log holds what was acknowledged: every batch at its offset with its bytes, and nothing that was not sent.
 //!
 //! Batches that were sent but never acknowledged may be there, whole, or not. Compared is everything of a batch but
-//! its base offset and leader epoch, which the broker sets.
+//! its base offset and leader epoch, which the broker sets; timestamps and CRC were set when it was sent, so they are
+//! compared with that time and with the bytes in the log.
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 use ottla_protocol::batch::{BatchHeader, crc_matches};
 
+use super::batches::{ATTRIBUTES_AT, PRODUCER_ID_AT, TIMESTAMPS_AT};
 use super::consume::Fetcher;
 use super::{Target, failed};
 
-/// Base offset and length stand before this; the leader epoch is compared with nothing either.
-const MAGIC_AT: usize = 16;
-
 /// Each comes after the longest wait that a Fetch asks for.
 const MOST_EMPTY_ANSWERS: u32 = 20;
+
+/// One acknowledgement; the order is that of offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    base_offset: i64,
+    timestamp_ms: i64,
+    producer: u32,
+    batch: u32,
+}
 
 /// Acknowledged batches, by partition.
 #[derive(Clone, Debug, Default)]
 pub struct Acknowledged {
     /// The batches of each producer.
     batches: Vec<Vec<Bytes>>,
-    /// Base offset, producer and batch of each acknowledgement.
-    partitions: Vec<Vec<(i64, u32, u32)>>,
+    partitions: Vec<Vec<Entry>>,
 }
 
 /// What was found.
@@ -52,9 +60,14 @@ impl Acknowledged {
     }
 
     /// One acknowledgement of that producer.
-    pub fn add(&mut self, partition: i32, base_offset: i64, batch: usize) {
+    pub fn add(&mut self, partition: i32, base_offset: i64, batch: usize, timestamp_ms: i64) {
         let index = usize::try_from(partition).expect("partitions are not negative");
-        self.partitions[index].push((base_offset, 0, batch as u32));
+        self.partitions[index].push(Entry {
+            base_offset,
+            timestamp_ms,
+            producer: 0,
+            batch: batch as u32,
+        });
     }
 
     /// Takes over another producer's.
@@ -64,11 +77,10 @@ impl Acknowledged {
         let partitions = self.partitions.len().max(other.partitions.len());
         self.partitions.resize(partitions, Vec::new());
         for (mine, theirs) in self.partitions.iter_mut().zip(other.partitions) {
-            mine.extend(
-                theirs
-                    .into_iter()
-                    .map(|(offset, producer, batch)| (offset, producer + producers, batch)),
-            );
+            mine.extend(theirs.into_iter().map(|entry| Entry {
+                producer: entry.producer + producers,
+                ..entry
+            }));
         }
     }
 
@@ -113,6 +125,7 @@ impl Acknowledged {
 
 struct Check<'a> {
     acknowledged: &'a Acknowledged,
+    /// What follows the timestamps in each batch that may be there.
     known: HashSet<&'a [u8]>,
     /// The acknowledgement of each partition that is looked for next.
     next: Vec<usize>,
@@ -128,7 +141,7 @@ impl<'a> Check<'a> {
                 .batches
                 .iter()
                 .flatten()
-                .map(|batch| &batch[MAGIC_AT..])
+                .map(|batch| &batch[PRODUCER_ID_AT..])
                 .collect(),
             next: vec![0; acknowledged.partitions.len()],
             found: Found {
@@ -151,20 +164,24 @@ impl<'a> Check<'a> {
         // Acknowledged, but the log goes on behind it.
         while expected
             .get(self.next[index])
-            .is_some_and(|(offset, ..)| *offset < header.base_offset)
+            .is_some_and(|entry| entry.base_offset < header.base_offset)
         {
             self.next[index] += 1;
             self.found.missing += 1;
         }
         match expected.get(self.next[index]) {
-            Some((offset, producer, batch)) if *offset == header.base_offset => {
+            Some(entry) if entry.base_offset == header.base_offset => {
                 self.next[index] += 1;
-                let sent = &self.acknowledged.batches[*producer as usize][*batch as usize];
-                if sent[MAGIC_AT..] != bytes[MAGIC_AT..] {
-                    self.found.missing += 1;
-                }
+                let sent =
+                    &self.acknowledged.batches[entry.producer as usize][entry.batch as usize];
+                let same = |part: Range<usize>| sent.get(part.clone()) == bytes.get(part);
+                let times = (header.base_timestamp, header.max_timestamp);
+                let as_sent = same(ATTRIBUTES_AT..TIMESTAMPS_AT)
+                    && times == (entry.timestamp_ms, entry.timestamp_ms)
+                    && sent[PRODUCER_ID_AT..] == bytes[PRODUCER_ID_AT..];
+                self.found.missing += u64::from(!as_sent);
             }
-            _ if self.known.contains(&bytes[MAGIC_AT..]) => self.found.unacknowledged += 1,
+            _ if self.known.contains(&bytes[PRODUCER_ID_AT..]) => self.found.unacknowledged += 1,
             _ => return Err(failed(format!("{}: a batch that nobody sent", place()))),
         }
         Ok(())
@@ -192,10 +209,10 @@ mod tests {
     /// Two producers of two batches each; partition 1 has acknowledgements at the offsets 0 to 2.
     fn acknowledged() -> Acknowledged {
         let mut one = Acknowledged::new(2, vec![batch("a"), batch("b")]);
-        one.add(1, 2, 1);
-        one.add(1, 0, 0);
+        one.add(1, 2, 1, 0);
+        one.add(1, 0, 0, 0);
         let mut other = Acknowledged::new(2, vec![batch("c"), batch("d")]);
-        other.add(1, 1, 0);
+        other.add(1, 1, 0, 0);
         one.merge(other);
         one.sort();
         one
@@ -231,6 +248,21 @@ mod tests {
         assert_eq!(missing(&[(0, "a"), (2, "b")]), 1);
         assert_eq!(missing(&[(1, "c"), (2, "b")]), 1);
         assert_eq!(missing(&[(0, "b"), (1, "c"), (2, "a")]), 2);
+    }
+
+    #[test]
+    fn a_batch_of_another_time_is_missed() {
+        let mut acknowledged = Acknowledged::new(1, vec![batch("a")]);
+        acknowledged.add(0, 0, 0, 5);
+        for (timestamp, missing) in [(5, 0), (6, 1)] {
+            let bytes = BatchBuilder::new(timestamp)
+                .record(timestamp, None, Some(b"a"), &[])
+                .build();
+            let mut check = Check::new(&acknowledged);
+            let header = BatchHeader::parse(&bytes).unwrap();
+            check.batch(0, &header, &bytes).unwrap();
+            assert_eq!(check.end().missing, missing);
+        }
     }
 
     #[test]

@@ -6,10 +6,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use ottla::env::{Env, kafka_uuid};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::binaries;
 use crate::broker::free_port;
@@ -27,6 +28,17 @@ const STOP_DEADLINE: Duration = Duration::from_secs(60);
 const ATTEMPT: Duration = Duration::from_millis(2);
 /// Syncing by message count is off at this value, Kafka's default.
 const NEVER: &str = "9223372036854775807";
+
+/// The broker that runs now, for [`kill_running`]; 0 for none.
+static RUNNING: AtomicI32 = AtomicI32::new(0);
+
+/// Kills whatever broker runs: it leads a process group of its own, which Ctrl-C does not reach.
+pub fn kill_running() {
+    if let Some(group) = Pid::from_raw(RUNNING.load(Ordering::SeqCst)) {
+        // It may have ended meanwhile.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -304,6 +316,11 @@ impl<'a> Server<'a> {
 
     /// Ends it with SIGKILL; under strace with SIGTERM, for strace ends with its broker only if it is left alone.
     pub fn kill(&self) {
+        self.end();
+        RUNNING.store(0, Ordering::SeqCst);
+    }
+
+    fn end(&self) {
         if self.launch.trace.is_some() {
             self.process.signal(Signal::TERM);
             if self.process.wait(STOP_DEADLINE).is_some() {
@@ -336,6 +353,7 @@ fn begin(kit: &Kit, launch: &Launch<'_>) -> io::Result<(Process, Duration)> {
     let address = format!("127.0.0.1:{}", kit.port);
     let begin = kit.env.monotonic();
     let process = run.start();
+    RUNNING.store(process.id(), Ordering::SeqCst);
     loop {
         match first_answer(&address) {
             Ok(()) => return Ok((process, kit.env.monotonic() - begin)),

@@ -14,6 +14,7 @@ pub mod settings;
 use std::io;
 
 use ottla::env::Env;
+use tokio::signal::unix::{SignalKind, signal};
 
 use broker::{Flush, Kit, Product};
 use cases::{PRODUCING, Stage};
@@ -26,6 +27,7 @@ use crate::load::failed;
 /// Measures everything that was chosen and writes the tables. An error when an acknowledged batch was not read back.
 pub fn main(env: Env) -> io::Result<()> {
     let settings = Settings::from_env()?;
+    stop_at_signals()?;
     let kit = Kit::new(env, &settings.folder)?;
     let begin = env.monotonic();
     let syncs_counted = strace_works();
@@ -73,6 +75,32 @@ pub fn main(env: Env) -> io::Result<()> {
             "{missing} acknowledged batches were not read back"
         )));
     }
+    Ok(())
+}
+
+/// Ctrl-C and SIGTERM end the broker that runs, then this process.
+fn stop_at_signals() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        broker::kill_running();
+        eprintln!("load: stopped");
+        std::process::exit(130);
+    });
     Ok(())
 }
 

@@ -226,10 +226,10 @@ fn read_back(figures: &Figures) -> String {
                 "start after kill s",
             );
             text += &format!(
-                "| {} | {} | {:.1} | {acknowledged} | {} | {} |\n",
+                "| {} | {} | {} | {acknowledged} | {} | {} |\n",
                 producing.title,
                 product.name(),
-                sum("read back GB").unwrap_or(0.0),
+                shown(sum("read back GB")),
                 sum("missing").unwrap_or(0.0),
                 shown(started)
             );
@@ -255,7 +255,7 @@ fn shown(value: Option<f64>) -> String {
 
 fn ratio(ottla: Option<f64>, kafka: Option<f64>) -> String {
     match (ottla, kafka) {
-        (Some(ottla), Some(kafka)) if kafka > 0.0 => format!("**{:.2}**", ottla / kafka),
+        (Some(ottla), Some(kafka)) if kafka > 0.0 => format!("**{}**", number(ottla / kafka)),
         _ => "–".to_owned(),
     }
 }
