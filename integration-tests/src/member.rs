@@ -333,13 +333,13 @@ impl<'a> Member<'a> {
 
     fn wait_status(&self, clean: i32) {
         let status = self.process.wait(PATIENCE);
-        assert!(self.process.stdout.wait_for_end(PATIENCE));
         assert!(
             status.and_then(|status| status.code()) == Some(clean),
             "{}: ended with {status:?}\n{}",
             self.name,
             self.told()
         );
+        assert!(self.process.stdout.wait_for_end(PATIENCE));
     }
 
     /// Kills it, so that it cannot say goodbye.
