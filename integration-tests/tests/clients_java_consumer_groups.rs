@@ -254,7 +254,7 @@ fn the_offsets_topic_is_readable_with_the_formatters() {
         // The formatters print no line ends between records.
         let values = serde_json::Deserializer::from_str(&output.stdout).into_iter();
         let values: Vec<Value> = values.map_while(Result::ok).collect();
-        let own = |value: &Value| value["key"]["data"]["group"] == Value::from(group.clone());
+        let own = |value: &Value| value["key"]["data"]["group"] == group.as_str();
         values.into_iter().filter(own).collect()
     };
 
