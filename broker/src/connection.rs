@@ -227,8 +227,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Runs a request. Meanwhile at most one more frame is read, which also notices a client that went away:
-    /// its parked fetch is dropped then.
+    /// Runs a request. Meanwhile at most one more frame is read, which also notices a client that went away: a fetch
+    /// or a member that it left waiting is dropped then, and its connection with it.
     async fn start(
         &mut self,
         frame: Bytes,
@@ -240,13 +240,14 @@ impl Connection {
             return Ok(self.in_flight.beside(run).await);
         }
         tokio::pin!(run);
+        let may_take_long = matches!(order, Order::Parks | Order::Waits);
         loop {
             tokio::select! {
                 biased;
                 answer = &mut run => return Ok(answer),
                 () = self.stop.cancelled(), if order == Order::Parks => return Err("shutdown"),
-                next = next_or_gone(&mut self.frames, self.next.is_none(), &self.stop), if order == Order::Parks || self.next.is_none() => {
-                    if order == Order::Parks && matches!(next, Err("closed_by_client" | "shutdown" | "read_error")) {
+                next = next_or_gone(&mut self.frames, self.next.is_none(), &self.stop), if may_take_long || self.next.is_none() => {
+                    if may_take_long && matches!(next, Err("closed_by_client" | "read_error")) {
                         return Err("closed_by_client");
                     }
                     self.next = Some((next, self.now()));

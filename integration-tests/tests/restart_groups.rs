@@ -25,7 +25,10 @@ const LINES: usize = 5_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The two clients; both know the range assignor.
-const CLIENTS: [(&str, fn() -> Run); 2] = [("franz-go", franz_go), ("kafka-python", kafka_python)];
+const CLIENTS: [Program; 2] = [("franz-go", franz_go), ("kafka-python", kafka_python)];
+
+/// A client's name and a fresh run of it.
+type Program = (&'static str, fn() -> Run);
 
 /// A run of offsets that a member read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

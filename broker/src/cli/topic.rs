@@ -6,6 +6,7 @@
 use clap::{Args, Subcommand};
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, TopicName,
@@ -191,10 +192,14 @@ async fn create(
     topics: Vec<CreatableTopic>,
     if_not_exists: bool,
 ) -> Result<()> {
+    let names: Vec<String> = topics.iter().map(|topic| topic.name.to_string()).collect();
     let request = CreateTopicsRequest::default()
         .with_topics(topics)
         .with_timeout_ms(session.timeout_ms());
-    let response = session.client.ask(Node::Any, 2..=7, &request).await?;
+    let mut response = session.client.ask(Node::Any, 2..=7, &request).await?;
+    response
+        .topics
+        .sort_by_key(|topic| place(&names, &topic.name));
     let mut failed = None;
     for topic in response.topics {
         let name = topic.name.as_str();
@@ -235,7 +240,12 @@ async fn delete(session: &mut Session, names: &[String], if_exists: bool) -> Res
     let request = DeleteTopicsRequest::default()
         .with_topic_names(names.iter().map(|name| TopicName(text(name))).collect())
         .with_timeout_ms(session.timeout_ms());
-    let response = session.client.ask(Node::Any, 1..=5, &request).await?;
+    let mut response = session.client.ask(Node::Any, 1..=5, &request).await?;
+    let by_place = |topic: &DeletableTopicResult| {
+        let name = topic.name.as_deref();
+        name.map_or(usize::MAX, |name| place(names, name))
+    };
+    response.responses.sort_by_key(by_place);
     let mut failed = None;
     for topic in response.responses {
         let name = topic.name.as_deref().map_or("", |name| name.as_str());
@@ -264,6 +274,12 @@ async fn delete(session: &mut Session, names: &[String], if_exists: bool) -> Res
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Answers are told in the order that was asked in, which is not every broker's.
+fn place(names: &[String], name: &str) -> usize {
+    let found = names.iter().position(|asked| asked == name);
+    found.unwrap_or(names.len())
 }
 
 /// The first failure ends the command; the others are said at once.

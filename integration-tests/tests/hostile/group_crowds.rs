@@ -2,20 +2,27 @@
 
 use std::time::Duration;
 
+use ottla_integration_tests::broker::TERM_DEADLINE;
 use ottla_protocol::codec::messages::{
-    JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse, SyncGroupResponse,
+    DescribeGroupsResponse, JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse,
+    SyncGroupResponse,
 };
 
+use crate::batch::{Batch, Record};
 use crate::crowds::allow_files;
-use crate::groups::{Caller, JOINED, Join, SYNCED, find_coordinator};
-use crate::target::{Client, Target};
-use crate::wire::{decode, header};
+use crate::groups::{
+    Caller, DESCRIBE_GROUPS, JOINED, Join, LEAVE_GROUP, LEFT, SYNCED, find_coordinator,
+};
+use crate::target::{Answer, Client, PATIENCE, Target};
+use crate::wire::{self, PRODUCE, Produce, decode, header};
 use crate::{TOPIC, alone};
 
 const MANY_CONNECTIONS: [(&str, &str); 2] = [
     ("max.connections.per.ip", "2000"),
     ("max.connection.creation.rate", "100000"),
 ];
+/// What threads, buffers and the allocator add, whatever is counted.
+const SLACK: u64 = 2 << 20;
 /// How long the first members of a group wait for others in these tests.
 const INITIAL_DELAY: Duration = Duration::from_millis(500);
 /// Wanted of every rebalance beyond the initial delay.
@@ -24,8 +31,11 @@ const SETTLED: Duration = Duration::from_secs(5);
 const CROWD_BYTES: u64 = 200 << 20;
 
 fn start(name: &str, properties: &[(&str, &str)]) -> Target {
-    let delay = INITIAL_DELAY.as_millis().to_string();
-    let mut all = vec![("group.initial.rebalance.delay.ms", delay.as_str())];
+    start_with(name, &INITIAL_DELAY.as_millis().to_string(), properties)
+}
+
+fn start_with(name: &str, initial_delay_ms: &str, properties: &[(&str, &str)]) -> Target {
+    let mut all = vec![("group.initial.rebalance.delay.ms", initial_delay_ms)];
     all.extend(MANY_CONNECTIONS);
     all.extend(properties);
     let target = crate::start(name, &all);
@@ -130,14 +140,29 @@ impl Crowd {
         }
     }
 
-    fn leave_all(&mut self) {
-        for (client, id) in self.clients.iter_mut().zip(&self.ids) {
-            let leave = header(13, 1).string(self.group).string(id).framed();
-            client.send(&leave);
+    /// Everybody leaves and asks for another member id, in one write.
+    fn leave_all_and_get_ids(&mut self) {
+        let leaves: Vec<_> = self
+            .ids
+            .iter()
+            .map(|id| {
+                header(LEAVE_GROUP, 1)
+                    .string(self.group)
+                    .string(id)
+                    .framed()
+            })
+            .collect();
+        self.ids.iter_mut().for_each(String::clear);
+        for (index, leave) in leaves.into_iter().enumerate() {
+            let join = self.join(index);
+            self.clients[index].send(&[leave, join].concat());
         }
-        for client in &mut self.clients {
+        for (client, id) in self.clients.iter_mut().zip(&mut self.ids) {
             let response: LeaveGroupResponse = decode(&client.expect_answer(), 1);
             assert_eq!(response.error_code, 0);
+            let response: JoinGroupResponse = decode(&client.expect_answer(), JOINED.1);
+            assert_eq!(response.error_code, 79);
+            *id = response.member_id.to_string();
         }
     }
 }
@@ -189,4 +214,386 @@ fn a_thousand_members_join_at_once_and_rebalance_three_times() {
     );
     assert!(growth <= CROWD_BYTES, "memory grew by {growth}");
     target.check_health();
+}
+
+#[test]
+fn a_thousand_members_leave_and_join_at_once_ten_times() {
+    const MEMBERS: usize = 1_000;
+    let _alone = alone();
+    let mut target = start("hostile-leaves", &[]);
+    let memory = target.watch_memory();
+    let mut crowd = Crowd::new(&target, "crowd", MEMBERS);
+    crowd.get_ids();
+    crowd.join_all();
+    crowd.sync_all();
+    for round in 1..=10 {
+        let generation = crowd.generation;
+        let began = target.now();
+        // Each leaves and asks for a new id in one write; the group is never empty on the way.
+        crowd.leave_all_and_get_ids();
+        crowd.join_all();
+        crowd.sync_all();
+        let took = target.now() - began;
+        println!("B5, round {round}: settled after {took:?}");
+        assert_eq!(crowd.generation, generation + 1, "one rebalance");
+        assert!(took <= SETTLED, "round {round}: {took:?}");
+        assert!(target.probes::<5>()[2] <= Duration::from_millis(20));
+    }
+    let growth = memory.growth(&target);
+    println!("B5: memory grew by {} KiB at most", growth >> 10);
+    assert!(growth <= CROWD_BYTES, "memory grew by {growth}");
+    target.check_health();
+}
+
+/// Members that join with as much metadata as there may be, by a version that takes them in at once.
+fn join_with(target: &Target, members: usize, metadata: &[u8]) -> Vec<Client> {
+    let join = Join {
+        version: 3,
+        protocols: vec![("range", metadata)],
+        ..Join::of("heavy")
+    };
+    let request = join.framed();
+    let each = (0..members).map(|_| {
+        let mut client = target.connect();
+        client.send(&request);
+        client
+    });
+    each.collect()
+}
+
+/// C30: 1 MiB of metadata each is refused; of the largest that is taken, the group takes 64 MiB.
+#[test]
+fn a_group_holds_a_bounded_number_of_bytes() {
+    const MEMBERS: usize = 1_000;
+    const GROUP_BYTES: u64 = 64 << 20;
+    let _alone = alone();
+    let mut target = start("hostile-heavy", &[]);
+    let memory = target.watch_memory();
+    let mut refused = join_with(&target, MEMBERS, &vec![b'x'; 1 << 20]);
+    for client in &mut refused {
+        let response: JoinGroupResponse = decode(&client.expect_answer(), 3);
+        assert_eq!(response.error_code, 42);
+    }
+    drop(refused);
+    let growth = memory.growth(&target);
+    println!(
+        "C30: {MEMBERS} members of 1 MiB refused, memory grew by {} KiB",
+        growth >> 10
+    );
+    assert!(growth <= 256 << 20, "memory grew by {growth}");
+
+    let memory = target.watch_memory();
+    let metadata = vec![b'x'; (256 << 10) - 100];
+    let mut clients = join_with(&target, MEMBERS, &metadata);
+    let mut joined = Vec::new();
+    let mut leader = None;
+    for (index, client) in clients.iter_mut().enumerate() {
+        let response: JoinGroupResponse = decode(&client.expect_answer(), 3);
+        match response.error_code {
+            0 => joined.push((
+                index,
+                response.member_id.to_string(),
+                response.generation_id,
+            )),
+            81 => continue,
+            other => panic!("error {other}"),
+        }
+        if response.leader == response.member_id {
+            leader = Some(joined.len() - 1);
+            let bytes: usize = response
+                .members
+                .iter()
+                .map(|member| member.metadata.len())
+                .sum();
+            println!(
+                "C30: the leader hears of {} members, {} MiB",
+                response.members.len(),
+                bytes >> 20
+            );
+        }
+    }
+    let growth = memory.growth(&target);
+    println!(
+        "C30: {} of {MEMBERS} members with 256 KiB joined, memory grew by {} MiB",
+        joined.len(),
+        growth >> 20
+    );
+    assert!((250..=256).contains(&joined.len()), "{}", joined.len());
+    assert!(growth <= 4 * GROUP_BYTES, "memory grew by {growth}");
+
+    // What the leader assigns counts as well.
+    let (index, id, generation) = &joined[leader.expect("one leads")];
+    let caller = Caller {
+        group: "heavy",
+        generation: *generation,
+        member_id: id,
+        instance_id: None,
+    };
+    let large = vec![b'y'; 2 << 20];
+    for (assignment, code) in [(large.as_slice(), 42), (b"small", 0)] {
+        clients[*index].send(&caller.sync(&[(id, assignment)]));
+        let response: SyncGroupResponse = decode(&clients[*index].expect_answer(), SYNCED.1);
+        assert_eq!(response.error_code, code);
+    }
+    let growth = memory.growth(&target);
+    println!("C30: assigned, memory grew by {} MiB", growth >> 20);
+    // The group's record is as large as the group, and is on its way to the log and to the view.
+    assert!(growth <= 6 * GROUP_BYTES, "memory grew by {growth}");
+    assert!(target.probes::<5>()[2] <= Duration::from_millis(20));
+    target.check_health();
+}
+
+/// How many group ids a flood brings, and how many of them the broker may keep: some of the default, or a million
+/// and the default.
+fn flood() -> (usize, usize) {
+    match std::env::var("OTTLA_TEST_GROUP_IDS") {
+        Ok(ids) => (ids.parse().expect("a number"), 100_000),
+        Err(_) => (60_000, 20_000),
+    }
+}
+
+/// Sends requests in bundles over some connections and looks at every answer.
+fn in_bundles(
+    clients: &mut [Client],
+    numbers: std::ops::Range<usize>,
+    requests: impl Fn(usize) -> Vec<u8>,
+    mut look: impl FnMut(usize, &mut Client),
+) {
+    const BUNDLE: usize = 50;
+    let mut bundles: Vec<_> = numbers.collect();
+    while !bundles.is_empty() {
+        let rest = bundles.split_off(bundles.len().min(BUNDLE * clients.len()));
+        for (client, bundle) in clients.iter_mut().zip(bundles.chunks(BUNDLE)) {
+            let bytes: Vec<u8> = bundle.iter().flat_map(|number| requests(*number)).collect();
+            client.send(&bytes);
+        }
+        for (client, bundle) in clients.iter_mut().zip(bundles.chunks(BUNDLE)) {
+            for number in bundle {
+                look(*number, client);
+            }
+        }
+        bundles = rest;
+    }
+}
+
+/// C31: of any number of group ids only so many are kept, and each of them costs little.
+#[test]
+fn group_ids_that_are_only_made_up_are_bounded() {
+    let _alone = alone();
+    let (ids, kept) = flood();
+    let max = kept.to_string();
+    let mut target = start("hostile-group-ids", &[("groups.max", &max)]);
+    let mut clients: Vec<Client> = (0..4).map(|_| target.connect()).collect();
+    let group = |number: usize| format!("made-up-group-{number}");
+    let join = |number: usize| Join::of(&group(number)).framed();
+    let mut ask = |numbers: std::ops::Range<usize>| {
+        let mut given = Vec::new();
+        in_bundles(&mut clients, numbers, join, |number, client| {
+            let response: JoinGroupResponse = decode(&client.expect_answer(), JOINED.1);
+            assert_eq!(response.error_code, 79);
+            given.push((number, response.member_id.to_string()));
+        });
+        given
+    };
+    // Threads and buffers.
+    ask(ids..ids + 1_000);
+    let (before, began) = (target.resident(), target.now());
+    let first = ask(0..kept);
+    let full = target.resident().saturating_sub(before);
+    let last = ask(kept..ids);
+    let growth = target.resident().saturating_sub(before);
+    println!(
+        "C31: {ids} group ids in {:?}, {kept} kept at {} B each, memory grew by {} KiB in the end",
+        target.now() - began,
+        full / kept as u64,
+        growth >> 10
+    );
+    // The oldest are forgotten, the newest are not.
+    let come_back = |(number, id): &(usize, String)| {
+        let group = group(*number);
+        let join = Join {
+            member_id: id,
+            ..Join::of(&group)
+        };
+        let response: JoinGroupResponse = decode(&target.ask(&join.framed()), JOINED.1);
+        response.error_code
+    };
+    assert_eq!(come_back(&first[0]), 25);
+    assert_eq!(come_back(last.last().expect("ids")), 0);
+    assert!(
+        full <= kept as u64 * 256 + (2 << 20),
+        "memory grew by {full}"
+    );
+    assert!(growth <= full + (2 << 20), "memory grew by {growth}");
+    target.check_health();
+}
+
+/// C31: the same of groups that had a member once.
+#[test]
+fn groups_that_nobody_uses_any_more_are_bounded() {
+    let _alone = alone();
+    let (ids, kept) = flood();
+    let max = kept.to_string();
+    let properties = [("groups.max", max.as_str())];
+    let mut target = start_with("hostile-idle-groups", "0", &properties);
+    let mut clients: Vec<Client> = (0..20).map(|_| target.connect()).collect();
+    let come_and_go = |number: usize| {
+        let group = format!("made-up-group-{number}");
+        let join = Join {
+            instance_id: Some("i"),
+            ..Join::of(&group)
+        };
+        let leave = Caller {
+            group: &group,
+            generation: 1,
+            member_id: "",
+            instance_id: Some("i"),
+        };
+        [join.framed(), leave.leave()].concat()
+    };
+    let mut ask = |numbers: std::ops::Range<usize>| {
+        in_bundles(&mut clients, numbers, come_and_go, |_, client| {
+            let response: JoinGroupResponse = decode(&client.expect_answer(), JOINED.1);
+            assert_eq!(response.error_code, 0);
+            let response: LeaveGroupResponse = decode(&client.expect_answer(), LEFT.1);
+            assert_eq!(response.members[0].error_code, 0);
+        });
+    };
+    ask(ids..ids + 1_000);
+    let (before, began) = (target.resident(), target.now());
+    ask(0..kept);
+    let full = target.resident().saturating_sub(before);
+    ask(kept..ids);
+    let growth = target.resident().saturating_sub(before);
+    println!(
+        "C31: {ids} groups come and gone in {:?}, {kept} kept at {} B each, memory grew by {} KiB in the end",
+        target.now() - began,
+        full / kept as u64,
+        growth >> 10
+    );
+    // With what the log and the view keep of their records, in the engine's buffers.
+    assert!(full <= kept as u64 * 1_200 + SLACK, "memory grew by {full}");
+    let listed: ListGroupsResponse = decode(&target.ask(&header(16, 2).framed()), 2);
+    assert!(listed.groups.len() <= kept + 50, "{}", listed.groups.len());
+    target.check_health();
+}
+
+/// Members that wait for others: one in each way there is to wait. Their requests bring bytes that nobody reads.
+fn parked(target: &Target, joins: usize, syncs: usize) -> Vec<Client> {
+    let join = |group: &str, trailing: usize| {
+        Join {
+            version: 3,
+            trailing,
+            ..Join::of(group)
+        }
+        .framed()
+    };
+    let mut clients: Vec<Client> = (0..joins + syncs).map(|_| target.connect()).collect();
+    // A group whose first member does not rejoin, so that the others wait for it.
+    let mut first = target.connect();
+    first.send(&join("joining", 0));
+    first.expect_answer();
+    let (joining, syncing) = clients.split_at_mut(joins);
+    for client in joining {
+        client.send(&join("joining", 64 << 10));
+    }
+    // A group whose leader does not assign.
+    for client in syncing.iter_mut() {
+        client.send(&join("syncing", 0));
+    }
+    for client in syncing {
+        let response: JoinGroupResponse = decode(&client.expect_answer(), 3);
+        if response.leader == response.member_id {
+            continue;
+        }
+        let caller = Caller {
+            group: "syncing",
+            generation: response.generation_id,
+            member_id: &response.member_id,
+            instance_id: None,
+        };
+        client.send(&caller.sync_with(&[], 64 << 10));
+    }
+    clients.push(first);
+    clients
+}
+
+/// How many members a group has, and its state.
+fn members_of(target: &Target, group: &str) -> (usize, String) {
+    let request = header(DESCRIBE_GROUPS, 0).i32(1).string(group).framed();
+    let mut response: DescribeGroupsResponse = decode(&target.ask(&request), 0);
+    let group = response.groups.remove(0);
+    (group.members.len(), group.group_state.to_string())
+}
+
+#[test]
+fn members_that_wait_take_no_room_from_others() {
+    const EACH: usize = 200;
+    let _alone = alone();
+    let properties = [("queued.max.request.bytes", "1048576")];
+    let mut target = start("hostile-room", &properties);
+    let memory = target.watch_memory();
+    let clients = parked(&target, EACH, EACH);
+    target.wait_until("all joins are parked", |target| {
+        members_of(target, "joining") == (EACH + 1, "PreparingRebalance".to_owned())
+    });
+    let state = members_of(&target, "syncing");
+    assert_eq!(state, (EACH, "CompletingRebalance".to_owned()));
+    // All the room there is, and nobody would get any.
+    let value = vec![b'x'; 900 << 10];
+    let record = Record::good(0).with(|record| record.value = value.clone());
+    let batch = Batch::of(1, record.framed(), target.now_ms()).build();
+    let began = target.now();
+    let answer = target.ask(&Produce::of(TOPIC, &batch).framed());
+    println!(
+        "{} members wait, a produce of 900 KiB took {:?}, memory grew by {} KiB",
+        2 * EACH,
+        target.now() - began,
+        memory.growth(&target) >> 10
+    );
+    assert_eq!(wire::codes(PRODUCE, 7, &answer), [0]);
+    assert!(target.now() - began <= Duration::from_secs(1));
+    // Their 64 KiB are not kept: that would be 25 MiB.
+    let growth = memory.growth(&target);
+    assert!(growth <= 16 << 20, "memory grew by {growth}");
+    drop(clients);
+    target.wait_until("waiting members end with their connections", |target| {
+        target.connections() <= 2
+    });
+    target.check_health();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_members_that_wait_for_each_other() {
+    const EACH: usize = 100;
+    let _alone = alone();
+    let mut target = start("hostile-stop", &[]);
+    let mut clients = parked(&target, EACH, EACH);
+    target.wait_until("all joins are parked", |target| {
+        members_of(target, "joining") == (EACH + 1, "PreparingRebalance".to_owned())
+    });
+    let began = target.now();
+    let status = target.broker.sigterm();
+    let took = target.now() - began;
+    println!("{} members wait, the stop took {took:?}", 2 * EACH);
+    assert!(status.success(), "{status}");
+    assert!(took <= TERM_DEADLINE, "{took:?}");
+    // Whoever hears anything hears that somebody else is to be asked.
+    let (joining, syncing) = clients.split_at_mut(EACH);
+    let mut heard = [0, 0];
+    for client in joining {
+        if let Answer::Frame(frame) = client.answer(PATIENCE) {
+            let response: JoinGroupResponse = decode(&frame, 3);
+            assert!([15, 16].contains(&response.error_code), "{response:?}");
+            heard[0] += 1;
+        }
+    }
+    for client in &mut syncing[..EACH] {
+        if let Answer::Frame(frame) = client.answer(PATIENCE) {
+            let response: SyncGroupResponse = decode(&frame, SYNCED.1);
+            assert!([15, 16].contains(&response.error_code), "{response:?}");
+            heard[1] += 1;
+        }
+    }
+    println!("answered: {} joins, {} syncs", heard[0], heard[1]);
 }

@@ -22,7 +22,7 @@ pub const DESCRIBE_GROUPS: i16 = 15;
 pub const JOINED: (i16, i16) = (JOIN_GROUP, 5);
 pub const SYNCED: (i16, i16) = (SYNC_GROUP, 3);
 const BEAT: (i16, i16) = (HEARTBEAT, 3);
-const LEFT: (i16, i16) = (LEAVE_GROUP, 3);
+pub const LEFT: (i16, i16) = (LEAVE_GROUP, 3);
 const COMMITTED: (i16, i16) = (OFFSET_COMMIT, 7);
 
 /// A JoinGroup.
@@ -108,12 +108,18 @@ impl Caller<'_> {
 
     /// A SyncGroup with an assignment for each member id.
     pub fn sync(&self, assignments: &[(&str, &[u8])]) -> Vec<u8> {
+        self.sync_with(assignments, 0)
+    }
+
+    /// The same with bytes behind its end.
+    pub fn sync_with(&self, assignments: &[(&str, &[u8])], trailing: usize) -> Vec<u8> {
         let count = i32::try_from(assignments.len()).expect("few");
         let wire = self.header(SYNCED).i32(count);
         let each = assignments.iter();
         each.fold(wire, |wire, (id, assignment)| {
             wire.string(id).bytes(Some(assignment))
         })
+        .raw(&vec![0; trailing])
         .framed()
     }
 

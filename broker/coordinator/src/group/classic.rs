@@ -14,14 +14,14 @@
 //! | CompletingRebalance | to Preparing, parked | same metadata: the generation; else to Preparing | parked; the leader's: record, all answered, to Stable | ok | to Preparing | RebalanceInProgress |
 //! | Stable | to Preparing, parked; a known static one takes over without rebalance | leader or changed: to Preparing; else the generation | its assignment | ok | to Preparing | yes, own generation |
 //!
-//! Before the table: a dynamic client without id gets MemberIdRequired with a pending id (KIP-394), which counts as
+//! Before the table: a dynamic client without id gets MemberIdRequired with an id (KIP-394), which counts as
 //! not yet rejoined until its session timeout; an unknown id is UnknownMemberId, an instance id that belongs to
 //! another member FencedInstanceId, another generation IllegalGeneration, no protocol in common
 //! InconsistentGroupProtocol, a full group GroupMaxSizeReached. A group that does not exist is Dead: every id is
 //! unknown to it. Parked requests that another one of the same member supersedes get RebalanceInProgress.
 //!
 //! Invariants: every member without a parked request has a session timer; in PreparingRebalance the join timer is
-//! armed; while syncs are missing after a join phase the sync timer is armed.
+//! armed; while syncs are missing after a join phase the sync timer is armed; while ids are given out theirs is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,11 +29,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::command::{Caller, GroupState, LeavingMember, SyncGroup};
+use super::given::Given;
 use super::members::{Member, Members};
 use super::reply::{GroupError, Reply};
 use super::step::{Step, Timer};
 use crate::group_record::{GroupMetadataValue, GroupRecord, MemberMetadata};
 use crate::machine::{Millis, ReplyId};
+
+/// Ids that were given out are looked through no more often than this.
+const GIVEN_CHECK_MS: Millis = 1_000;
 
 /// How far the initial rebalance, with its delay, has come.
 #[derive(Debug)]
@@ -59,15 +63,19 @@ pub(super) struct ClassicGroup {
     pub(super) protocol: Option<String>,
     pub(super) leader: Option<Arc<str>>,
     pub(super) members: Members,
+    /// When the timer of ids that were given out is due, if it is armed.
+    given_due: Option<Millis>,
     /// Members of this generation that have not synced.
     pub(super) pending_sync: BTreeSet<Arc<str>>,
 }
 
 impl ClassicGroup {
-    /// The group as its last record left it: Stable with members, else Empty. Session timers start anew.
+    /// The group as its last record left it: Stable with members, else Empty. Session timers start anew. With the
+    /// ids that were given out meanwhile.
     pub(super) fn restore(
         id: &Arc<str>,
         record: Option<&GroupMetadataValue>,
+        given: Given,
         step: &mut Step<'_>,
     ) -> Self {
         let mut group = Self {
@@ -80,8 +88,11 @@ impl ClassicGroup {
             protocol: None,
             leader: None,
             members: Members::default(),
+            given_due: None,
             pending_sync: BTreeSet::new(),
         };
+        group.members.given = given;
+        group.watch_given(step.now, step);
         let Some(record) = record else {
             return group;
         };
@@ -145,14 +156,17 @@ impl ClassicGroup {
         }
     }
 
-    /// Nobody is in it and nobody is on the way: its record says all there is to say.
-    pub(super) fn is_unused(&self) -> bool {
-        self.state == GroupState::Empty && !self.members.has_pending()
+    /// Nobody is in it. Its record says all there is to say of it, beside the ids that were given out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state == GroupState::Empty
     }
 
-    /// Nobody is in it; ids that were only given out do not count.
-    pub(super) fn is_idle(&self) -> bool {
-        self.state == GroupState::Empty
+    /// The end of a group that is empty: what is left to keep.
+    pub(super) fn into_given(self: Box<Self>, step: &mut Step<'_>) -> Given {
+        if self.given_due.is_some() {
+            step.cancel(self.given_timer());
+        }
+        self.members.given
     }
 
     pub(super) fn sync(&mut self, reply: ReplyId, sync: SyncGroup, step: &mut Step<'_>) {
@@ -277,9 +291,7 @@ impl ClassicGroup {
             let member = instance_id.and_then(|id| self.members.static_member(id).cloned());
             let id = member.ok_or(GroupError::UnknownMemberId)?;
             self.remove_member(&id, step);
-        } else if self.members.remove_pending(&leaving.member_id) {
-            step.cancel(self.session_timer(&leaving.member_id));
-        } else {
+        } else if !self.members.given.remove(&leaving.member_id, step.now) {
             self.validate(&leaving.member_id, instance_id)?;
             self.remove_member(&leaving.member_id, step);
         }
@@ -334,6 +346,34 @@ impl ClassicGroup {
             return Err(GroupError::UnknownMemberId);
         }
         Ok(())
+    }
+
+    /// Arms the timer of ids that were given out, if it has to ring before it would, but not before `not_before`.
+    pub(super) fn watch_given(&mut self, not_before: Millis, step: &mut Step<'_>) {
+        let earliest = self.members.given.earliest();
+        if let Some(at) = earliest.map(|earliest| earliest.max(not_before))
+            && self.given_due.is_none_or(|due| at < due)
+        {
+            self.given_due = Some(at);
+            step.arm_at(self.given_timer(), at);
+        }
+    }
+
+    fn given_timer(&self) -> Timer {
+        Timer::Given {
+            group: self.id.clone(),
+        }
+    }
+
+    /// The timer of ids that were given out rings.
+    pub(super) fn expire_given(&mut self, step: &mut Step<'_>) {
+        self.given_due = None;
+        let any = self.members.given.expire(step.now);
+        self.watch_given(step.now.saturating_add(GIVEN_CHECK_MS), step);
+        // Kafka ends an initial rebalance early here as well.
+        if any && self.state == GroupState::PreparingRebalance && self.members.all_joined() {
+            self.complete_join(step);
+        }
     }
 
     pub(super) fn session_timer(&self, id: &str) -> Timer {

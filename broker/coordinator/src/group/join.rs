@@ -21,14 +21,12 @@ impl ClassicGroup {
     pub(super) fn join(&mut self, reply: ReplyId, mut join: JoinGroup, step: &mut Step<'_>) {
         dedupe(&mut join.protocols);
         if let Err(error) = self.admit(&join, step) {
-            // Kafka forgets a member it turns away, which only matters for a pending one.
+            // Kafka forgets a member it turns away, which only matters for one that is not in yet.
             if error == GroupError::GroupMaxSizeReached
-                && self.members.remove_pending(&join.member_id)
+                && self.members.given.remove(&join.member_id, step.now)
+                && self.state == GroupState::PreparingRebalance
             {
-                step.cancel(self.session_timer(&join.member_id));
-                if self.state == GroupState::PreparingRebalance {
-                    self.complete_join_if_all_joined(step);
-                }
+                self.complete_join_if_all_joined(step);
             }
             return step.refuse_join(reply, &join.member_id, error);
         }
@@ -41,10 +39,11 @@ impl ClassicGroup {
             return self.replace_static_member(reply, join, &old_id, step);
         }
         if join.group_instance_id.is_none() && join.require_known_member_id {
-            let id: Arc<str> = join.fresh_member_id.as_str().into();
-            self.members.add_pending(id.clone());
-            step.arm(self.session_timer(&id), join.session_timeout_ms);
-            return step.refuse_join(reply, &id, GroupError::MemberIdRequired);
+            let id = join.fresh_member_id.as_str();
+            let until = step.now.saturating_add(join.session_timeout_ms.into());
+            self.members.given.insert(id, until);
+            self.watch_given(step.now, step);
+            return step.refuse_join(reply, id, GroupError::MemberIdRequired);
         }
         let id = join.fresh_member_id.as_str().into();
         self.add_member(reply, join, id, step);
@@ -92,11 +91,12 @@ impl ClassicGroup {
 
     /// A join with a member id.
     fn rejoin(&mut self, reply: ReplyId, join: JoinGroup, step: &mut Step<'_>) {
-        if self.members.is_pending(&join.member_id) {
+        if self.members.given.contains(&join.member_id, step.now) {
             if join.group_instance_id.is_some() {
-                // A pending id was given to a client without instance id.
+                // It was given to a client without instance id.
                 return step.refuse_join(reply, &join.member_id, GroupError::UnknownMemberId);
             }
+            self.members.given.remove(&join.member_id, step.now);
             let id = join.member_id.as_str().into();
             return self.add_member(reply, join, id, step);
         }

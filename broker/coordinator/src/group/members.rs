@@ -2,16 +2,17 @@
 //! machine only; decides nothing. Soft state: what of it must survive a restart is in the group's records.
 //!
 //! Invariants: `joining` counts the members with a parked join, `supporters` the members that know a protocol,
-//! `bytes` everything clients made the group hold; a pending id is never a member's id.
+//! `bytes` everything members made the group hold; an id that was given out is never a member's id.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::given::Given;
 use crate::machine::ReplyId;
 
-/// What a member or a pending id costs besides its bytes; a round number near the truth.
+/// What a member costs besides its bytes; a round number near the truth.
 const ENTRY_BYTES: usize = 256;
 
 /// A member.
@@ -87,12 +88,13 @@ pub(super) fn protocol_bytes(protocols: &[(String, Bytes)]) -> usize {
     each.sum()
 }
 
-/// All members of a group, and the ids given to clients that have not come back with them.
+/// All members of a group, and who is about to become one.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     by_id: BTreeMap<Arc<str>, Member>,
     by_instance: BTreeMap<Arc<str>, Arc<str>>,
-    pending: BTreeSet<Arc<str>>,
+    /// Ids given to clients that have not come back with them.
+    pub(super) given: Given,
     supporters: BTreeMap<String, usize>,
     joining: usize,
     bytes: usize,
@@ -114,7 +116,7 @@ impl Members {
 
     /// Bytes held for clients.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.given.bytes()
     }
 
     pub(super) fn contains(&self, id: &str) -> bool {
@@ -134,25 +136,13 @@ impl Members {
         self.by_id.keys().cloned().collect()
     }
 
-    pub(super) fn pending(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.pending.iter()
-    }
-
-    pub(super) fn is_pending(&self, id: &str) -> bool {
-        self.pending.contains(id)
-    }
-
-    pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
     pub(super) fn static_member(&self, instance_id: &str) -> Option<&Arc<str>> {
         self.by_instance.get(instance_id)
     }
 
     /// Every known member has rejoined, and everyone with a fresh id has come back with it.
     pub(super) fn all_joined(&self) -> bool {
-        self.joining == self.by_id.len() && self.pending.is_empty()
+        self.joining == self.by_id.len() && self.given.is_empty()
     }
 
     /// The longest any member may take to rejoin.
@@ -184,25 +174,8 @@ impl Members {
         winner.map(|(name, _)| name.to_owned())
     }
 
-    pub(super) fn add_pending(&mut self, id: Arc<str>) {
-        debug_assert!(!self.contains(&id));
-        let len = id.len();
-        if self.pending.insert(id) {
-            self.bytes += len + ENTRY_BYTES;
-        }
-    }
-
-    pub(super) fn remove_pending(&mut self, id: &str) -> bool {
-        let known = self.pending.remove(id);
-        if known {
-            self.bytes -= id.len() + ENTRY_BYTES;
-        }
-        known
-    }
-
     pub(super) fn add(&mut self, id: Arc<str>, member: Member) {
         debug_assert!(!self.contains(&id) && member.join.is_none());
-        self.remove_pending(&id);
         self.bytes += member.bytes(&id);
         self.support(&member.protocols);
         if let Some(instance_id) = &member.instance_id {

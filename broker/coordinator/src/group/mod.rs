@@ -2,19 +2,21 @@
 //! caps, and answers whatever needs no state machine. Run by the broker's driver; handlers reach it by commands.
 //!
 //! Hard state, changed by `replay` alone: per group its last metadata record and its committed offsets. Soft
-//! state, lost by a restart: `ClassicGroup`, which exists while a group has members or ids given out, and when a
+//! state, lost by a restart: `ClassicGroup`, which exists while a group has members, member ids given out, and when a
 //! group was last used. A group without any of them does not exist. Unlike Kafka, a group gets no record before
 //! its first assignment or offset: a flood of group ids costs no disk, and clients see the same answers.
 //!
 //! | timer | armed | due |
 //! |---|---|---|
-//! | Session | with every sign of life of a member or a pending id | the member is out |
+//! | Session | with every sign of life of a member | the member is out |
+//! | Given | while a group with members has ids given out | they count no longer |
 //! | Join | while a join phase lasts | initial delay over, or rebalance timeout: go on without the missing |
 //! | Sync | until all members of a generation have synced | those who have not are out |
 //! | OffsetExpiry | always | expired offsets and groups without any are forgotten |
 
 mod classic;
 mod command;
+mod given;
 mod join;
 mod members;
 mod offsets;
@@ -32,6 +34,7 @@ use crate::group_record::{GroupMetadataValue, GroupRecord, MAX_STRING};
 use crate::machine::{Machine, Millis, Outcome, ReplyId, TimerChange};
 use classic::ClassicGroup;
 pub use command::*;
+use given::Given;
 use members::protocol_bytes;
 use offsets::Offsets;
 pub use reply::*;
@@ -54,10 +57,25 @@ pub struct GroupMachine {
 struct Group {
     metadata: Option<Arc<GroupMetadataValue>>,
     offsets: Offsets,
-    live: Option<Box<ClassicGroup>>,
+    soft: Soft,
     last_used: Millis,
-    /// Its key in `idle`, if it is there.
-    idle_since: Option<Millis>,
+    /// `idle` holds it, under `last_used`.
+    is_idle: bool,
+}
+
+/// What a restart loses.
+#[derive(Debug)]
+enum Soft {
+    /// The group has no members, or they have not been heard of since the start.
+    Quiet(Given),
+    /// The group has members, or is about to.
+    Live(Box<ClassicGroup>),
+}
+
+impl Default for Soft {
+    fn default() -> Self {
+        Self::Quiet(Given::None)
+    }
 }
 
 impl Machine for GroupMachine {
@@ -138,6 +156,11 @@ impl Machine for GroupMachine {
                     group.expire_session(&member, step);
                 });
             }
+            Timer::Given { group } => {
+                self.act(now, &group, &mut out, |group, step| {
+                    group.expire_given(step);
+                });
+            }
             Timer::Join { group } => {
                 self.act(now, &group, &mut out, |group, step| group.expire_join(step));
             }
@@ -152,6 +175,7 @@ impl Machine for GroupMachine {
     fn replay(&mut self, record: &GroupRecord) {
         let id = record.group().clone();
         let group = self.groups.entry(id.clone()).or_default();
+        let mut used = Millis::MIN;
         match record {
             GroupRecord::OffsetCommit {
                 topic,
@@ -161,12 +185,12 @@ impl Machine for GroupMachine {
             } => group.offsets.apply(topic, *partition, value.as_ref()),
             GroupRecord::GroupMetadata { value, .. } => {
                 if let Some(value) = value {
-                    group.last_used = group.last_used.max(value.current_state_timestamp);
+                    used = value.current_state_timestamp;
                 }
                 group.metadata = value.clone();
             }
         }
-        self.settle(&id);
+        self.settle(&id, used);
     }
 }
 
@@ -311,36 +335,38 @@ impl GroupMachine {
         let group = self.groups.get_mut(id)?;
         let config = &self.config;
         let mut step = Step { now, config, out };
-        let live = group.live.get_or_insert_with(|| {
-            let record = group.metadata.as_deref();
-            Box::new(ClassicGroup::restore(id, record, &mut step))
-        });
-        let result = act(live, &mut step);
-        group.last_used = group.last_used.max(now);
-        self.settle(id);
+        let mut live = match std::mem::take(&mut group.soft) {
+            Soft::Live(live) => live,
+            Soft::Quiet(given) => {
+                let record = group.metadata.as_deref();
+                Box::new(ClassicGroup::restore(id, record, given, &mut step))
+            }
+        };
+        let result = act(&mut live, &mut step);
+        group.soft = if live.is_empty() {
+            Soft::Quiet(live.into_given(&mut step))
+        } else {
+            Soft::Live(live)
+        };
+        self.settle(id, now);
         Some(result)
     }
 
-    /// After any change of a group: forget soft state that says nothing, and the group if nothing is left of it.
-    fn settle(&mut self, id: &Arc<str>) {
+    /// After any use of a group: keep `idle` true, and forget the group if nothing is left of it.
+    fn settle(&mut self, id: &Arc<str>, used: Millis) {
         let Some(group) = self.groups.get_mut(id) else {
             return;
         };
-        if group.live.as_ref().is_some_and(|live| live.is_unused()) {
-            group.live = None;
+        let was_idle = group.is_idle;
+        let before = group.last_used;
+        group.last_used = before.max(used);
+        let is_nothing = group.is_nothing();
+        group.is_idle = !is_nothing && group.is_unused();
+        if was_idle && !(group.is_idle && group.last_used == before) {
+            self.idle.remove(&(before, id.clone()));
         }
-        let is_nothing =
-            group.metadata.is_none() && group.live.is_none() && group.offsets.is_empty();
-        let is_idle = !is_nothing && group.is_idle();
-        let idle_since = is_idle.then_some(group.last_used);
-        if group.idle_since != idle_since {
-            if let Some(since) = group.idle_since {
-                self.idle.remove(&(since, id.clone()));
-            }
-            if let Some(since) = idle_since {
-                self.idle.insert((since, id.clone()));
-            }
-            group.idle_since = idle_since;
+        if group.is_idle && !(was_idle && group.last_used == before) {
+            self.idle.insert((group.last_used, id.clone()));
         }
         if is_nothing {
             self.groups.remove(id);
@@ -364,18 +390,15 @@ impl GroupMachine {
         let Some(group) = self.groups.get_mut(id) else {
             return;
         };
-        if let Some(live) = group.live.take() {
-            let pending = live.members.pending();
-            let timers = pending.map(|member| TimerChange::Cancel(live.session_timer(member)));
-            out.timers.extend(timers);
-        }
+        debug_assert!(group.live().is_none(), "it has no members");
+        group.soft = Soft::default();
         if group.metadata.is_some() {
             out.records.push(GroupRecord::GroupMetadata {
                 group: id.clone(),
                 value: None,
             });
         }
-        self.settle(id);
+        self.settle(id, Millis::MIN);
     }
 
     fn arm_expiry(&self, now: Millis, in_ms: Millis, out: &mut Outcome<Self>) {
@@ -387,13 +410,24 @@ impl GroupMachine {
 }
 
 impl Group {
-    fn is_idle(&self) -> bool {
-        let has_members = match (&self.live, &self.metadata) {
-            (Some(live), _) => !live.is_idle(),
-            (None, Some(metadata)) => !metadata.members.is_empty(),
-            (None, None) => false,
+    fn live(&self) -> Option<&ClassicGroup> {
+        match &self.soft {
+            Soft::Live(live) => Some(live),
+            Soft::Quiet(_) => None,
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        let is_known = match &self.soft {
+            Soft::Live(_) => true,
+            Soft::Quiet(given) => !given.is_empty(),
         };
-        self.offsets.is_empty() && !has_members
+        !is_known && self.metadata.is_none() && self.offsets.is_empty()
+    }
+
+    /// Without members and offsets; ids that were only given out do not count.
+    fn is_unused(&self) -> bool {
+        self.offsets.is_empty() && self.state() == GroupState::Empty
     }
 }
 

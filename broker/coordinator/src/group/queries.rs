@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::command::{GroupState, GroupType, TopicPartitions};
 use super::offsets::Retention;
 use super::reply::{DescribedGroup, DescribedMember, GroupError, GroupSummary, ListedGroup, Reply};
-use super::{Group, GroupMachine, MAX_EXPIRED_PER_TICK, subscription};
+use super::{Group, GroupMachine, MAX_EXPIRED_PER_TICK, Soft, subscription};
 use crate::group_record::GroupMetadataValue;
 use crate::machine::{Millis, Outcome};
 
@@ -107,7 +107,7 @@ impl GroupMachine {
     pub(super) fn expire_offsets(&mut self, now: Millis, out: &mut Outcome<Self>) {
         let mut forgotten: Vec<Arc<str>> = Vec::new();
         let mut is_complete = true;
-        for (id, group) in &self.groups {
+        for (id, group) in &mut self.groups {
             if out.records.len() + forgotten.len() >= MAX_EXPIRED_PER_TICK {
                 is_complete = false;
                 break;
@@ -121,9 +121,13 @@ impl GroupMachine {
                 |topic| subscription.contains(topic),
             );
             out.records.extend(records);
+            drop(subscription);
             // With an id given out, a member may be about to join.
-            if all && group.state() == GroupState::Empty && group.live.is_none() {
-                forgotten.push(id.clone());
+            if let Soft::Quiet(given) = &mut group.soft {
+                given.expire(now);
+                if all && given.is_empty() && group.state() == GroupState::Empty {
+                    forgotten.push(id.clone());
+                }
             }
         }
         for id in forgotten {
@@ -155,7 +159,7 @@ impl Subscription<'_> {
 impl Group {
     pub(super) fn state(&self) -> GroupState {
         let has_members = |metadata: &Arc<GroupMetadataValue>| !metadata.members.is_empty();
-        match &self.live {
+        match self.live() {
             Some(live) => live.state,
             None if self.metadata.as_ref().is_some_and(has_members) => GroupState::Stable,
             None => GroupState::Empty,
@@ -163,7 +167,7 @@ impl Group {
     }
 
     fn member_count(&self) -> usize {
-        match (&self.live, &self.metadata) {
+        match (self.live(), &self.metadata) {
             (Some(live), _) => live.members.len(),
             (None, Some(metadata)) => metadata.members.len(),
             (None, None) => 0,
@@ -171,7 +175,7 @@ impl Group {
     }
 
     fn protocol_type(&self) -> Option<&str> {
-        let live = self.live.as_ref();
+        let live = self.live();
         let hard = self.metadata.as_ref();
         let live = live.map(|live| live.protocol_type.as_deref());
         live.unwrap_or_else(|| hard.map(|metadata| metadata.protocol_type.as_str()))
@@ -184,7 +188,7 @@ impl Group {
 
     /// As Kafka's `ClassicGroup.isSubscribedToTopic`: only consumers' metadata can be read.
     fn subscription(&self) -> Subscription<'_> {
-        let Some(live) = self.live.as_ref().filter(|live| !live.members.is_empty()) else {
+        let Some(live) = self.live().filter(|live| !live.members.is_empty()) else {
             return Subscription::None;
         };
         if !self.is_consumer() {
@@ -231,7 +235,7 @@ impl Group {
             protocol: String::new(),
             members: Vec::new(),
         };
-        let Some(live) = &self.live else {
+        let Some(live) = self.live() else {
             return described;
         };
         // Outside of Stable a protocol and metadata might be those of the generation before.

@@ -68,7 +68,7 @@ impl ClassicGroup {
     }
 
     /// The next generation, of those that have joined. Static members may be late; dynamic ones are out.
-    fn complete_join(&mut self, step: &mut Step<'_>) {
+    pub(super) fn complete_join(&mut self, step: &mut Step<'_>) {
         step.cancel(self.join_timer());
         for id in self.members.ids() {
             let is_out = self
@@ -153,13 +153,6 @@ impl ClassicGroup {
 
     /// A session timer ran out.
     pub(super) fn expire_session(&mut self, id: &str, step: &mut Step<'_>) {
-        if self.members.remove_pending(id) {
-            // Kafka ends an initial rebalance early here as well.
-            if self.state == GroupState::PreparingRebalance && self.members.all_joined() {
-                self.complete_join(step);
-            }
-            return;
-        }
         let Some(member) = self.members.get(id) else {
             return;
         };

@@ -413,18 +413,23 @@ impl Simulation {
             );
         }
         for group in self.machine.groups.values() {
-            let Some(live) = &group.live else { continue };
+            let Some(live) = group.live() else { continue };
             if live.state == GroupState::PreparingRebalance {
                 assert!(self.timers.contains_key(&live.join_timer()), "{live:?}");
             }
             if !live.pending_sync.is_empty() {
                 assert!(self.timers.contains_key(&live.sync_timer()), "{live:?}");
             }
-            let pending = live.members.pending();
+            if !live.members.given.is_empty() {
+                let timer = Timer::Given {
+                    group: live.id.clone(),
+                };
+                assert!(self.timers.contains_key(&timer), "{live:?}");
+            }
             let idle = live.members.iter().filter(|(_, member)| {
                 member.is_new || (!member.is_joining() && member.sync.is_none())
             });
-            for id in pending.chain(idle.map(|(id, _)| id)) {
+            for (id, _) in idle {
                 let timer = live.session_timer(id);
                 assert!(self.timers.contains_key(&timer), "{id} in {live:?}");
             }

@@ -11,12 +11,17 @@ use crate::machine::{Millis, Outcome, ReplyId, TimerChange};
 /// What the driver wakes the machine for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Timer {
-    /// A member, or a client with a fresh member id, was silent for its session timeout.
+    /// A member was silent for its session timeout.
     Session {
         /// The group.
         group: Arc<str>,
         /// The member id.
         member: Arc<str>,
+    },
+    /// A client has had a fresh member id for long enough without coming back with it.
+    Given {
+        /// The group.
+        group: Arc<str>,
     },
     /// A join phase has lasted long enough.
     Join {
@@ -50,7 +55,10 @@ impl Step<'_> {
     }
 
     pub(super) fn arm(&mut self, timer: Timer, in_ms: i32) {
-        let at = self.now.saturating_add(in_ms.into());
+        self.arm_at(timer, self.now.saturating_add(in_ms.into()));
+    }
+
+    pub(super) fn arm_at(&mut self, timer: Timer, at: Millis) {
         self.out.timers.push(TimerChange::Arm { timer, at });
     }
 

@@ -242,9 +242,13 @@ fn an_id_that_nobody_comes_back_with_is_forgotten() {
     };
     shard.ask(Command::JoinGroup(first));
     shard.advance(SESSION_MS.into());
-    assert_eq!(state(&mut shard), GroupState::Dead);
     let reply = shard.ask(Command::JoinGroup(join("a", "b")));
     assert_eq!(*reply, refused(GroupError::UnknownMemberId, "a"));
+    // The group itself goes when groups are looked through.
+    assert_eq!(state(&mut shard), GroupState::Empty);
+    shard.advance(shard.machine.config.offsets_retention_check_interval_ms);
+    assert_eq!(state(&mut shard), GroupState::Dead);
+    assert_eq!(shard.machine.group_count(), 0);
     assert!(shard.log.is_empty());
 }
 
@@ -261,6 +265,40 @@ fn a_rebalance_waits_for_a_client_that_was_given_an_id() {
     assert!(!has_reply(&shard, late));
     shard.send(Command::JoinGroup(join("p", "-")));
     assert_eq!(joined(&shard, late).generation, 2);
+}
+
+#[test]
+fn a_rebalance_waits_no_longer_than_a_client_has_for_its_id() {
+    let (mut shard, late) = preparing();
+    for (id, session_timeout_ms) in [("p", 7_000), ("q", 6_000)] {
+        shard.ask(Command::JoinGroup(JoinGroup {
+            require_known_member_id: true,
+            session_timeout_ms,
+            ..join("", id)
+        }));
+    }
+    shard.send(Command::JoinGroup(join("a", "-")));
+    shard.send(Command::JoinGroup(join("b", "-")));
+    shard.advance(6_999);
+    assert!(!has_reply(&shard, late), "q is late, p is not");
+    shard.advance(1);
+    assert_eq!(joined(&shard, late).generation, 2);
+}
+
+#[test]
+fn an_id_that_was_given_out_outlives_the_members_of_its_group() {
+    let mut shard = shard();
+    shard.ask(Command::JoinGroup(JoinGroup {
+        require_known_member_id: true,
+        ..join("", "p")
+    }));
+    shard.send(Command::JoinGroup(join("", "a")));
+    shard.ask(leave("a"));
+    shard.advance(3_000);
+    assert_eq!(state(&mut shard), GroupState::Empty);
+    let p = shard.send(Command::JoinGroup(join("p", "-")));
+    shard.advance(3_000);
+    assert_eq!(joined(&shard, p).member_id, "p");
 }
 
 #[test]
