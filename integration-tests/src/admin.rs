@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::groups::broker;
-use crate::member::{Commit, GroupClient, JsonClient, Member};
+use crate::json_client::JsonClient;
+use crate::member::{Commit, GroupClient, Member};
 use crate::{Broker, TempDir, clients, unique};
 
 /// How a client alters the configuration of a topic: one key of it, or the whole.

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::broker::free_port;
 use crate::clients::wordnet_lines;
-use crate::member::{Commit, Event, GroupClient, Member, Place, Sent, What, owned, reads};
+use crate::group_checks::{check_log, check_own_records, check_ownership};
+use crate::member::{Commit, Event, GroupClient, Member, Place, Sent, What, reads};
 use crate::{Broker, TempDir, unique};
 
 /// Partitions of every topic here.
-const PARTITIONS: i32 = 4;
+pub(crate) const PARTITIONS: i32 = 4;
 /// Records of one round; enough that every partition gets some.
 const RECORDS: usize = 60;
 /// What the members of all clients are started with, in microseconds.
@@ -303,74 +304,4 @@ fn starts(places: &BTreeSet<Place>) -> BTreeMap<i32, i64> {
         starts.entry(partition).or_insert(offset);
     }
     starts
-}
-
-/// A member reads only partitions it owns at that moment.
-fn check_own_records(name: &str, events: &[Event]) {
-    for (count, event) in events.iter().enumerate() {
-        if let What::Record { place, .. } = event.what {
-            let owned = owned(&events[..count]).unwrap_or_default();
-            assert!(
-                owned.contains(&place.0),
-                "{name} read {place:?} and owned {owned:?}"
-            );
-        }
-    }
-}
-
-/// All records are there, each once, and the offsets of each partition have no gap.
-fn check_log(log: &BTreeMap<Place, usize>, sent: usize) {
-    let lying: BTreeSet<usize> = log.values().copied().collect();
-    assert_eq!((lying.len(), log.len()), (sent, sent), "records in the log");
-    let mut next = [0; PARTITIONS as usize];
-    for &(partition, offset) in log.keys() {
-        let next = &mut next[partition as usize];
-        assert_eq!(offset, *next, "next offset of partition {partition}");
-        *next += 1;
-    }
-    assert!(next.iter().all(|&end| end > 0), "ends: {next:?}");
-}
-
-/// No partition has two owners at a time. What a member owned ends with its revocation, its goodbye, or its last word.
-fn check_ownership(members: &[(&str, Vec<Event>)]) {
-    let mut spans: Vec<(i32, i64, i64, &str)> = Vec::new();
-    for (name, events) in members {
-        let mut since: BTreeMap<i32, i64> = BTreeMap::new();
-        for event in events {
-            let Some(at) = event.at else { return };
-            match &event.what {
-                What::Assigned(given) => {
-                    since.extend(given.iter().map(|&each| (each, at)));
-                }
-                What::Revoked(taken) => {
-                    let ended = taken
-                        .iter()
-                        .filter_map(|each| Some((*each, since.remove(each)?)));
-                    spans.extend(ended.map(|(each, from)| (each, from, at, *name)));
-                }
-                What::Leaving => {
-                    let ended = std::mem::take(&mut since).into_iter();
-                    spans.extend(ended.map(|(each, from)| (each, from, at, *name)));
-                }
-                _ => (),
-            }
-        }
-        if let Some(at) = events.last().and_then(|event| event.at) {
-            spans.extend(
-                since
-                    .into_iter()
-                    .map(|(each, from)| (each, from, at, *name)),
-            );
-        }
-    }
-    spans.sort_unstable();
-    for pair in spans.windows(2) {
-        let [(partition, from, until, first), (next, begin, _, second)] = pair else {
-            unreachable!("windows of two");
-        };
-        assert!(
-            partition != next || begin >= until || first == second,
-            "partition {partition} owned by {first} from {from} until {until}, and by {second} from {begin} on"
-        );
-    }
 }

@@ -9,13 +9,13 @@
 //!
 //! A member reads from the earliest record where nothing is committed, has a session timeout of 6 s, sends heartbeats
 //! every 500 ms, and commits synchronously: after every record or batch (`each`), never (`none`), or up to exactly the
-//! first so many records it reads. Other clients are translated to the same events by their [`GroupClient`].
+//! first so many records it reads. `json_client.rs` reads these lines; other clients are
+//! translated to the same events by their [`GroupClient`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::process::{Process, Run};
 use crate::{Broker, clients};
@@ -115,98 +115,6 @@ pub trait GroupClient {
     fn status_after_sigterm(&self) -> i32 {
         0
     }
-}
-
-/// A program of `compat/*` that knows the commands `produce` and `member`.
-pub struct JsonClient {
-    /// A fresh run of it.
-    pub program: fn() -> Run,
-    /// Settings of its producer, by round: the first is its defaults; the last ones are repeated.
-    pub produce: &'static [&'static [&'static str]],
-    /// Settings of its members.
-    pub member: &'static [&'static str],
-}
-
-impl GroupClient for JsonClient {
-    fn produce(
-        &self,
-        broker: &Broker,
-        topic: &str,
-        round: usize,
-        records: &[Sent],
-    ) -> Vec<Option<Place>> {
-        let settings = self.produce[round % self.produce.len()];
-        let input: String = records.iter().map(as_json).collect();
-        let output = (self.program)()
-            .args(["produce", &broker.bootstrap(), topic])
-            .args(settings.to_vec())
-            .stdin(input)
-            .succeed();
-        let mut places = BTreeMap::new();
-        for line in output.lines() {
-            let answer: Value = serde_json::from_str(line).expect("the client prints JSON lines");
-            let offset = number(&answer, "offset");
-            let place = (offset >= 0).then(|| (number(&answer, "partition") as i32, offset));
-            let line = number(&answer, "line") as usize;
-            assert_eq!(
-                places.insert(line, place),
-                None,
-                "line {line} acknowledged twice"
-            );
-        }
-        let lines: Vec<usize> = places.keys().copied().collect();
-        let all: Vec<usize> = (0..records.len()).collect();
-        assert_eq!(lines, all, "{settings:?}: every record acknowledged");
-        places.into_values().collect()
-    }
-
-    fn member(&self, broker: &Broker, topic: &str, group: &str, commit: Commit) -> Run {
-        let commit = match commit {
-            Commit::Each => "each".to_owned(),
-            Commit::None => "none".to_owned(),
-            Commit::First(count) => count.to_string(),
-        };
-        (self.program)()
-            .args(["member", &broker.bootstrap(), topic, group, &commit])
-            .args(self.member.to_vec())
-    }
-
-    fn events(&self, line: &str) -> Vec<Event> {
-        let told: Value = serde_json::from_str(line).expect("the client prints JSON lines");
-        let partitions = || {
-            let listed = told["partitions"].as_array().expect("partitions");
-            listed
-                .iter()
-                .map(|each| each.as_i64().expect("a partition") as i32)
-                .collect()
-        };
-        let place = || (number(&told, "partition") as i32, number(&told, "offset"));
-        let what = match told["event"].as_str() {
-            Some("assigned") => What::Assigned(partitions()),
-            Some("revoked") => What::Revoked(partitions()),
-            Some("record") => What::Record {
-                place: place(),
-                key: told["key"].as_str().map(str::to_owned),
-                value: told["value"].as_str().expect("a value").to_owned(),
-            },
-            Some("committed") => What::Committed(place()),
-            Some("leaving") => What::Leaving,
-            Some("left") => What::Left,
-            _ => panic!("no event: {line}"),
-        };
-        let at = Some(number(&told, "at"));
-        vec![Event { at, what }]
-    }
-}
-
-fn as_json(record: &Sent) -> String {
-    let Sent { key, value } = record;
-    serde_json::json!({"key": key, "value": value, "headers": []}).to_string() + "\n"
-}
-
-fn number(answer: &Value, name: &str) -> i64 {
-    let found = answer[name].as_i64();
-    found.unwrap_or_else(|| panic!("{name} in {answer}"))
 }
 
 fn sent(line: &str) -> Sent {
@@ -333,13 +241,13 @@ impl<'a> Member<'a> {
 
     fn wait_status(&self, clean: i32) {
         let status = self.process.wait(PATIENCE);
-        assert!(self.process.stdout.wait_for_end(PATIENCE));
         assert!(
             status.and_then(|status| status.code()) == Some(clean),
             "{}: ended with {status:?}\n{}",
             self.name,
             self.told()
         );
+        assert!(self.process.stdout.wait_for_end(PATIENCE));
     }
 
     /// Kills it, so that it cannot say goodbye.

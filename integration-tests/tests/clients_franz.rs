@@ -3,7 +3,7 @@
 use ottla_integration_tests::admin::{self, Alter};
 use ottla_integration_tests::clients::franz_go;
 use ottla_integration_tests::groups::members_share_leave_crash_and_resume;
-use ottla_integration_tests::member::JsonClient;
+use ottla_integration_tests::json_client::JsonClient;
 use ottla_integration_tests::round_trip::{Client, PARTITIONS};
 use ottla_integration_tests::{Broker, TempDir};
 

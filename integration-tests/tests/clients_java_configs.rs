@@ -88,7 +88,7 @@ fn configs_of_a_topic_are_described_altered_refused_and_deleted() {
 
     let refused = of_topic(&["--alter", "--add-config", "retention.ms=abc"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    let reason = "Invalid value abc for configuration retention.ms: Not a number of type LONG";
+    let reason = "Invalid value abc for configuration retention.ms: ";
     assert!(
         format!("{}{}", refused.stdout, refused.stderr).contains(reason),
         "{refused:?}"

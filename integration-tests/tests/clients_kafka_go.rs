@@ -3,7 +3,7 @@
 use ottla_integration_tests::admin::{self, Alter};
 use ottla_integration_tests::clients::kafka_go;
 use ottla_integration_tests::groups;
-use ottla_integration_tests::member::JsonClient;
+use ottla_integration_tests::json_client::JsonClient;
 
 const CLIENT: JsonClient = JsonClient {
     program: kafka_go,

@@ -2,7 +2,7 @@
 
 use ottla_integration_tests::admin::{self, Alter};
 use ottla_integration_tests::clients::confluent_kafka;
-use ottla_integration_tests::member::JsonClient;
+use ottla_integration_tests::json_client::JsonClient;
 use ottla_integration_tests::round_trip::{Client, PARTITIONS};
 use ottla_integration_tests::{Broker, TempDir, groups};
 

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_integration_tests::clients::{franz_go, kafka_tool, kcat};
+use ottla_integration_tests::json_client::JsonClient;
 use ottla_integration_tests::member::{
-    Commit, Event, GroupClient, JsonClient, Member, Place, Sent, What, owned,
+    Commit, Event, GroupClient, Member, Place, Sent, What, owned,
 };
 use ottla_integration_tests::{Broker, TempDir, unique};
 

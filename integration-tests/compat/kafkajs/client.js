@@ -73,6 +73,8 @@ async function member(bootstrap, topic, groupId, commit) {
     await consumer.disconnect()
     revoked()
     event('left')
+    // After a broker's restart the client may keep a second connection, which would keep the process.
+    process.exit(0)
   })
   await consumer.connect()
   await consumer.subscribe({ topics: [topic], fromBeginning: true })
