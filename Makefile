@@ -75,21 +75,24 @@ fuzz: setup-build ## fuzz each target for SECONDS_EACH (default 60)
 	scripts/fuzz $(or $(SECONDS_EACH),60)
 
 .PHONY: soak
-soak: setup-build setup-clients ## long runs: 10 minutes per fuzz target, the restart run OTTLA_RESTART_ROUNDS times (default 10)
+soak: setup-build setup-clients ## long runs: 10 minutes per fuzz target, the restart run OTTLA_RESTART_ROUNDS times (default 10), groups for OTTLA_STORM_SECONDS (600)
 	cargo build --release --locked -p ottla
 	scripts/fuzz 600
 	OTTLA_RESTART_ROUNDS=$(or $(OTTLA_RESTART_ROUNDS),10) cargo test --release --locked -p ottla-integration-tests --test restart -- --test-threads=1 --nocapture
+	OTTLA_STORM_SECONDS=$(or $(OTTLA_STORM_SECONDS),600) cargo test --release --locked -p ottla-integration-tests --test restart_groups -- --nocapture
 
 .PHONY: bench
-bench: setup-build ## start-up time and idle memory (scripts/startup); throughput is not measured yet
+bench: setup-build setup-bench ## Ottla and Apache Kafka under the same load, ratios to docs/BENCHMARKS.md (scripts/bench -h tells more)
 	cargo build --release --locked -p ottla
-	@printf 'bench measures start-up time and idle memory; there is no throughput benchmark yet\n'
 	scripts/startup
+	scripts/bench
 
-.PHONY: setup-build setup-kafka setup-clients
+.PHONY: setup-build setup-kafka setup-bench setup-clients
 setup-build:
 	@scripts/setup build
 setup-kafka:
 	@scripts/setup kafka
+setup-bench:
+	@scripts/setup bench
 setup-clients:
 	@scripts/setup clients

@@ -145,16 +145,19 @@ struct Connection {
     idle: Duration,
     stop: CancellationToken,
     in_flight: InFlight,
-    /// A frame that came while another request ran alone.
-    next: Option<Result<Bytes, Cause>>,
+    /// A frame that came while another request ran alone, and when it was there.
+    next: Option<(Result<Bytes, Cause>, Duration)>,
 }
 
 impl Connection {
     async fn run(mut self) -> Result<std::convert::Infallible, Cause> {
         loop {
-            let frame = match self.next.take() {
-                Some(frame) => frame,
-                None => self.next_frame().await?,
+            let (frame, arrived) = match self.next.take() {
+                Some(next) => next,
+                None => {
+                    let frame = self.next_frame().await?;
+                    (frame, self.now())
+                }
             };
             // A frame that cannot be read ends the connection, but what came before it is answered.
             let frame = match frame {
@@ -174,7 +177,7 @@ impl Connection {
             let room = room.map_err(|_| "shutdown")?;
             // What may park for long has no bytes worth holding room for, or they are bounded elsewhere.
             let room = (!matches!(order, Order::Parks | Order::Waits)).then_some(room);
-            let answer = self.start(frame, order).await?;
+            let answer = self.start(frame, arrived, order).await?;
             match answer {
                 Answer::Now(Reply::Close(cause)) => {
                     // What came before is answered, and nothing begins behind it.
@@ -193,6 +196,10 @@ impl Connection {
                 Answer::Later(reply) => self.in_flight.push(bytes, room, reply),
             }
         }
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.broker.env.monotonic()
     }
 
     /// Waits for the next frame while answers go out.
@@ -222,8 +229,13 @@ impl Connection {
 
     /// Runs a request. Meanwhile at most one more frame is read, which also notices a client that went away: a fetch
     /// or a member that it left waiting is dropped then, and its connection with it.
-    async fn start(&mut self, frame: Bytes, order: Order) -> Result<Answer, Cause> {
-        let run = router::handle(self.origin.clone(), frame);
+    async fn start(
+        &mut self,
+        frame: Bytes,
+        arrived: Duration,
+        order: Order,
+    ) -> Result<Answer, Cause> {
+        let run = router::handle(self.origin.clone(), frame, arrived);
         if order == Order::Overlaps {
             return Ok(self.in_flight.beside(run).await);
         }
@@ -238,7 +250,7 @@ impl Connection {
                     if may_take_long && matches!(next, Err("closed_by_client" | "read_error")) {
                         return Err("closed_by_client");
                     }
-                    self.next = Some(next);
+                    self.next = Some((next, self.now()));
                 }
             }
         }
@@ -248,11 +260,17 @@ impl Connection {
         match reply {
             Reply::Nothing => Ok(()),
             Reply::Close(cause) => Err(cause),
-            Reply::Frame(pieces) => {
-                let write = write_pieces(&mut self.write, pieces);
-                self.in_flight.beside(write).await
+            Reply::Frame(pieces) => self.write_frame(pieces).await,
+            Reply::Timed(pieces, mut sending) => {
+                sending.begin();
+                self.write_frame(pieces).await
             }
         }
+    }
+
+    async fn write_frame(&mut self, pieces: Vec<Bytes>) -> Result<(), Cause> {
+        let write = write_pieces(&mut self.write, pieces);
+        self.in_flight.beside(write).await
     }
 }
 

@@ -5,9 +5,8 @@
 //! appended; a reply never overtakes the records of an earlier one; after a failed append the machine is
 //! dropped and loaded again from its log, since it may have replayed what was lost.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
-use std::hash::Hash;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::env::Env;
 use crate::error::storage_error;
+use crate::timers::Timers;
 
 /// Commands that may wait for a machine.
 const QUEUED_COMMANDS: usize = 1024;
@@ -81,6 +81,9 @@ pub trait Shard: Send + 'static {
         record: <Self::Machine as Machine>::Record,
         next: i64,
     ) -> Result<(), StorageError>;
+
+    /// All of the log was replayed; comes once, before the first command.
+    fn loaded(&mut self) {}
 
     /// Records and effects whose records are now below the high watermark, in log order; runs before the
     /// replies that depend on them are released. `next` is the offset after them.
@@ -202,48 +205,6 @@ struct Committing<S: Shard> {
     result: Result<Option<i64>, StorageError>,
 }
 
-/// What is to be done when. Kept by the monotonic clock, so that a step of the wall clock ends nobody's session.
-struct Timers<T> {
-    due: BTreeSet<(Duration, T)>,
-    armed: HashMap<T, Duration>,
-}
-
-impl<T: Clone + Ord + Hash> Timers<T> {
-    fn new() -> Self {
-        Self {
-            due: BTreeSet::new(),
-            armed: HashMap::new(),
-        }
-    }
-
-    fn arm(&mut self, timer: T, at: Duration) {
-        self.cancel(&timer);
-        self.armed.insert(timer.clone(), at);
-        self.due.insert((at, timer));
-    }
-
-    fn cancel(&mut self, timer: &T) {
-        if let Some((timer, at)) = self.armed.remove_entry(timer) {
-            self.due.remove(&(at, timer));
-        }
-    }
-
-    /// When the first one is due.
-    fn next(&self) -> Option<Duration> {
-        self.due.first().map(|(at, _)| *at)
-    }
-
-    /// Takes the first one that is due at `now`.
-    fn pop(&mut self, now: Duration) -> Option<T> {
-        if self.next()? > now {
-            return None;
-        }
-        let (_, timer) = self.due.pop_first()?;
-        self.armed.remove(&timer);
-        Some(timer)
-    }
-}
-
 struct Driver<S: Shard> {
     shard: S,
     machine: S::Machine,
@@ -269,6 +230,7 @@ pub async fn start<S: Shard>(
     let machine = load(&mut shard, &log, |shard, record, next| {
         shard.replayed(record, next)
     })?;
+    shard.loaded();
     let (asked, receiver) = mpsc::channel(QUEUED_COMMANDS);
     let driver = Driver {
         shard,

@@ -21,6 +21,8 @@ pub fn metadata_error(error: &MetadataError) -> ErrorCode {
         MetadataError::UnknownTopicId => ErrorCode::UnknownTopicId,
         MetadataError::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
         MetadataError::InvalidUpdateVersion => ErrorCode::InvalidUpdateVersion,
+        // Kafka takes such requests one after the other; a client may just try again.
+        MetadataError::ConfigsChanged => ErrorCode::RequestTimedOut,
         // Kafka's controller has no code of its own for this either.
         MetadataError::ProducerIdsExhausted => ErrorCode::UnknownServerError,
         MetadataError::InvalidRequest(_) => ErrorCode::InvalidRequest,

@@ -4,14 +4,16 @@
 //! Code 0 is told like any other: it counts what went well.
 
 use kafka_protocol::messages::{
-    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteGroupsResponse,
-    DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
-    DescribeGroupsResponse, DescribeTopicPartitionsResponse, FetchResponse,
-    FindCoordinatorResponse, HeartbeatResponse, InitProducerIdResponse, JoinGroupResponse,
-    LeaveGroupResponse, ListGroupsResponse, ListOffsetsResponse,
-    ListPartitionReassignmentsResponse, MetadataResponse, OffsetCommitResponse,
-    OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse, ProduceResponse,
-    SyncGroupResponse,
+    AlterConfigsResponse, ApiVersionsResponse, CreateAclsResponse, CreatePartitionsResponse,
+    CreateTopicsResponse, DeleteAclsResponse, DeleteGroupsResponse, DeleteRecordsResponse,
+    DeleteTopicsResponse, DescribeAclsResponse, DescribeClientQuotasResponse,
+    DescribeClusterResponse, DescribeConfigsResponse, DescribeGroupsResponse,
+    DescribeLogDirsResponse, DescribeTopicPartitionsResponse, FetchResponse,
+    FindCoordinatorResponse, HeartbeatResponse, IncrementalAlterConfigsResponse,
+    InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse, ListConfigResourcesResponse,
+    ListGroupsResponse, ListOffsetsResponse, ListPartitionReassignmentsResponse, MetadataResponse,
+    OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse,
+    ProduceResponse, SyncGroupResponse,
 };
 
 /// An answer that knows its error codes.
@@ -131,7 +133,10 @@ own_code!(
     JoinGroupResponse,
     SyncGroupResponse,
     HeartbeatResponse,
-    ListGroupsResponse
+    ListGroupsResponse,
+    DescribeAclsResponse,
+    DescribeClientQuotasResponse,
+    ListConfigResourcesResponse
 );
 
 impl ErrorCounts for FindCoordinatorResponse {
@@ -184,6 +189,49 @@ impl ErrorCounts for OffsetFetchResponse {
             let partitions = group.topics.iter().flat_map(|topic| &topic.partitions);
             partitions.for_each(|partition| tell(partition.error_code));
         }
+    }
+}
+
+impl ErrorCounts for CreateAclsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.results
+            .iter()
+            .for_each(|result| tell(result.error_code));
+    }
+}
+
+impl ErrorCounts for DeleteAclsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        for filter in &self.filter_results {
+            tell(filter.error_code);
+            filter
+                .matching_acls
+                .iter()
+                .for_each(|acl| tell(acl.error_code));
+        }
+    }
+}
+
+impl ErrorCounts for AlterConfigsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.responses
+            .iter()
+            .for_each(|resource| tell(resource.error_code));
+    }
+}
+
+impl ErrorCounts for IncrementalAlterConfigsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        self.responses
+            .iter()
+            .for_each(|resource| tell(resource.error_code));
+    }
+}
+
+impl ErrorCounts for DescribeLogDirsResponse {
+    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+        tell(self.error_code);
+        self.results.iter().for_each(|dir| tell(dir.error_code));
     }
 }
 

@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_coordinator::group::{Command, GroupConfig, GroupMachine, Reply};
+use ottla_coordinator::group::{Command, GroupConfig, GroupMachine, GroupSummary, Reply};
 use ottla_coordinator::group_record::{GroupRecord, GroupRecordError};
 use ottla_coordinator::machine::Machine;
 use ottla_coordinator::metadata::Image;
@@ -36,7 +37,7 @@ pub const TOPIC: &str = "__consumer_offsets";
 const FAMILIES: &[Family] = &[Family::Offsets, Family::Groups];
 
 /// Changed keys that wait before they are written to the view; what a stop takes is read from the log again.
-const PENDING_KEYS: usize = 1024;
+const PENDING_KEYS: usize = if cfg!(test) { 8 } else { 1024 };
 const PENDING_BYTES: usize = 256 << 10;
 
 /// What the topic is made with, as Kafka's `KafkaApis` makes it.
@@ -141,10 +142,35 @@ impl Groups {
         futures_util::future::join_all(asked).await
     }
 
-    /// Brings the shards in line with the image: loads them when the topic is there, ends them when it is gone.
-    /// Answers the tasks of new shards, which the caller looks after.
-    pub async fn reconcile(&self, image: &Image) -> Vec<JoinHandle<()>> {
+    /// Every shard's groups for metrics, in the order of the partitions; `None` for a shard that does not answer
+    /// `within` that time.
+    pub async fn summaries(
+        &self,
+        offsets: bool,
+        within: Duration,
+    ) -> Vec<Option<Vec<GroupSummary>>> {
+        let Some(shards) = self.current() else {
+            return Vec::new();
+        };
+        let deadline = tokio::time::Instant::now() + within;
+        let asked = shards.handles.iter().map(|shard| async move {
+            let Some(shard) = shard else {
+                return Some(Vec::new());
+            };
+            let answer = shard.ask(Command::Summary { offsets });
+            match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(Reply::Summary(groups))) => Some(groups),
+                _ => None,
+            }
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Brings the shards in line with the newest image: loads them when the topic is there, ends them when it is
+    /// gone. Answers the tasks of new shards, which the caller looks after.
+    pub async fn reconcile(&self, metadata: &MetadataLog) -> Vec<JoinHandle<()>> {
         let _changing = self.changing.lock().await;
+        let image = metadata.image();
         let topic = image.topic(TOPIC);
         let current = self.current();
         if current.as_ref().map(|shards| shards.topic_id) == topic.map(|topic| topic.id) {
@@ -225,7 +251,7 @@ impl Groups {
                     Err(RecvError::Closed) => return,
                 },
             };
-            started(self.reconcile(&image).await);
+            started(self.reconcile(&metadata).await);
             let now = topics(&image);
             let gone: Vec<String> = known
                 .iter()
@@ -383,6 +409,10 @@ impl Shard for GroupShard {
         self.write();
     }
 }
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod shard_tests;
 
 #[cfg(test)]
 mod tests {

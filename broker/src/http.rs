@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SAMPLE_EVERY};
 
 /// What the broker says about itself.
 pub trait HealthSource: Send + Sync {
@@ -100,11 +100,13 @@ async fn serve_within(
     });
     let mut connections = JoinSet::new();
     let mut fade = interval(FADE_EVERY);
+    let mut sample = interval(SAMPLE_EVERY);
     let mut accept_failed = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             _ = fade.tick() => site.metrics.fade_quantiles(),
+            _ = sample.tick() => site.metrics.sample_idle(),
             Some(ended) = connections.join_next() => site.note_panic(ended.err()),
             accepted = listener.accept(), if connections.len() < limits.connections => {
                 match accepted {

@@ -349,6 +349,7 @@ impl PartitionSource for Many {
                 replicas: &[1],
                 isr: &[1],
                 min_isr: 1,
+                producers: 0,
             });
         }
     }

@@ -11,12 +11,16 @@ pub mod error_counts;
 pub mod groups;
 pub mod handlers;
 pub mod http;
+pub mod large;
+pub mod log_sizes;
 pub mod metadata_log;
 pub mod metrics;
 pub mod partitions;
 pub mod rate_limit;
 pub mod router;
+pub mod scrape;
 pub mod server;
+pub mod timers;
 pub mod topic_config;
 
 use std::io;
@@ -38,16 +42,20 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, LiveConfig};
 use crate::env::Env;
 use crate::groups::Groups;
 use crate::handlers::fetch_session::FetchSessions;
+use crate::handlers::metadata::AutoCreations;
 use crate::handlers::producer_ids::ProducerIds;
+use crate::large::LargeRequests;
+use crate::log_sizes::LogSizes;
 use crate::metadata_log::MetadataLog;
-use crate::metrics::{BrokerState, Detail, EngineSource, Metrics, PartitionFacts, PartitionSource};
+use crate::metrics::{BrokerState, Metrics};
 use crate::partitions::Partitions;
 use crate::rate_limit::RateLimit;
 use crate::router::Listener;
+use crate::scrape::Scrape;
 use crate::server::Connections;
 
 /// Decompressions at once, over all connections.
@@ -78,6 +86,9 @@ pub enum StartError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// The data directory cannot be used.
     #[error(transparent)]
     Directory(#[from] OpenError),
@@ -96,6 +107,8 @@ pub enum StartError {
 pub struct Broker {
     /// The configuration it was started with.
     pub config: Arc<Config>,
+    /// What of the configuration can change at run time.
+    pub dynamic: Arc<LiveConfig>,
     /// Time and chance.
     pub env: Env,
     /// Who it is.
@@ -108,16 +121,22 @@ pub struct Broker {
     pub groups: Arc<Groups>,
     /// All partition logs.
     pub log: Log,
+    /// Sizes of partition logs that somebody asked for.
+    pub log_sizes: LogSizes,
     /// All metrics.
     pub metrics: Metrics,
     /// Which lines about repeating failures of requests may be logged.
     pub log_lines: RateLimit,
     /// Incremental fetch sessions.
     pub fetch_sessions: FetchSessions,
+    /// Topics that Metadata requests are creating.
+    pub auto_creations: AutoCreations,
     /// Producer ids to give out.
     pub producer_ids: ProducerIds,
     /// Permits to decompress.
     pub decompressions: Arc<Semaphore>,
+    /// Where large requests are worked on.
+    pub large: LargeRequests,
     /// Kibibytes of requests that may be worked on at once (`queued.max.request.bytes`).
     pub request_memory: Arc<Semaphore>,
     request_memory_kib: u32,
@@ -163,7 +182,7 @@ impl Broker {
                 Err(code) => return Err(not_available(code.name().to_owned())),
             }
         }
-        let tasks = self.groups.reconcile(&self.metadata.image()).await;
+        let tasks = self.groups.reconcile(&self.metadata).await;
         self.supervisor.watch(tasks);
         if self.groups.are_loaded() {
             Ok(())
@@ -241,49 +260,6 @@ impl Observer for Watcher {
                 self.storage_lost.cancel();
             }
         }
-    }
-}
-
-/// The scrape's view of partitions and store.
-struct Scrape {
-    partitions: Arc<Partitions>,
-    metadata: MetadataLog,
-    log: Log,
-    node_id: i32,
-}
-
-impl PartitionSource for Scrape {
-    fn for_each(&self, tell: &mut dyn FnMut(PartitionFacts<'_>)) {
-        let image = self.metadata.image();
-        for local in self.partitions.all() {
-            let Some(topic) = image.topic_by_id(&local.id) else {
-                continue;
-            };
-            for (index, (state, log)) in topic.partitions.iter().zip(&local.partitions).enumerate()
-            {
-                let offsets = log.offsets();
-                tell(PartitionFacts {
-                    topic: &local.name,
-                    partition: i32::try_from(index).unwrap_or(i32::MAX),
-                    log_start: offsets.log_start,
-                    log_end: offsets.log_end,
-                    high_watermark: offsets.high_watermark,
-                    last_stable: offsets.last_stable,
-                    size_bytes: None,
-                    leader: state.leader,
-                    node_id: self.node_id,
-                    replicas: &state.replicas,
-                    isr: &state.isr,
-                    min_isr: i32::try_from(local.config.min_insync_replicas).unwrap_or(1),
-                });
-            }
-        }
-    }
-}
-
-impl EngineSource for Scrape {
-    fn properties(&self) -> Vec<(&'static str, u64)> {
-        self.log.properties()
     }
 }
 
@@ -367,7 +343,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         });
         sockets.push((listener, socket, address));
     }
-    let metrics = Metrics::new(Detail::Partition);
+    let metrics = Metrics::new(config.metrics_detail);
     metrics.broker_state(BrokerState::Starting);
     let health = Arc::new(Health::default());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -400,10 +376,11 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     directory.begin()?;
     let partitions = Arc::new(Partitions::default());
     let stop_machines = CancellationToken::new();
+    let dynamic = Arc::new(LiveConfig::new(&config));
     let (metadata, machine) = metadata_log::start(
         log.clone(),
         partitions.clone(),
-        config.clone(),
+        (config.clone(), dynamic.clone()),
         metrics.clone(),
         identity.node_id,
         env,
@@ -434,6 +411,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         request_memory_kib,
         fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
         config,
+        dynamic,
         env,
         identity,
         metadata,
@@ -445,14 +423,17 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         },
         partitions,
         log,
+        log_sizes: LogSizes::default(),
         metrics,
         log_lines: RateLimit::new(),
+        auto_creations: AutoCreations::default(),
+        large: LargeRequests::start().map_err(StartError::Thread)?,
         producer_ids: ProducerIds::default(),
         decompressions: Arc::new(Semaphore::new(DECOMPRESSIONS)),
         broker_epoch: AtomicI64::new(-1),
     });
     register(&broker, directory.was_unclean()).await?;
-    let loaded = broker.groups.reconcile(&broker.metadata.image()).await;
+    let loaded = broker.groups.reconcile(&broker.metadata).await;
     broker.supervisor.watch(loaded);
     let supervisor = broker.supervisor.clone();
     tasks.spawn(
@@ -463,16 +444,22 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
                 supervisor.watch(started);
             }),
     );
-    let scrape = Arc::new(Scrape {
+    let scrape = Arc::new(Scrape::new(scrape::Parts {
         partitions: broker.partitions.clone(),
         metadata: broker.metadata.clone(),
         log: broker.log.clone(),
+        groups: broker.groups.clone(),
+        env,
         node_id: broker.identity.node_id,
-    });
+        log_dir: directory.path().to_owned(),
+        runtime: tokio::runtime::Handle::current(),
+    }));
     broker.metrics.watch_partitions(&scrape);
     broker.metrics.watch_engine(&scrape);
+    broker.metrics.watch_groups(&scrape);
+    broker.metrics.watch_host(&scrape);
 
-    let connections = Arc::new(Connections::new(&broker.config));
+    let connections = Arc::new(Connections::new(broker.dynamic.clone()));
     let mut listeners = Vec::new();
     for (listener, socket, address) in sockets {
         let advertised = format!("{}:{}", listener.advertised_host, listener.advertised_port);
@@ -530,9 +517,10 @@ fn open_log(
             source,
         })?;
     let node_id = directory.identity().node_id;
-    Ok(Log::open(
+    Ok(Log::open_limited(
         Arc::new(engine),
         node_id,
+        config.max_producers_per_partition,
         Arc::new(env),
         Arc::new(watcher),
     )?)
@@ -593,7 +581,8 @@ async fn expire_producers(broker: Arc<Broker>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PRODUCER_EXPIRY_CHECK) => {}
         }
-        let oldest = broker.env.now_ms() - broker.config.producer_id_expiration_ms;
+        let expiration_ms = broker.dynamic.current().producer_id_expiration_ms;
+        let oldest = broker.env.now_ms() - expiration_ms;
         let partitions = broker.log.partitions();
         let expired: usize = partitions
             .iter()

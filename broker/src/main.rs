@@ -1,7 +1,8 @@
 //! The `ottla` binary: command line, logging, signals and exit codes; everything else is in the library.
 //!
 //! Exit codes: 0 after a clean stop, 1 when something unforeseen went wrong, 2 when the operator has to change
-//! something before a start, 4 when storage failed while serving and only a new start can tell what is safe.
+//! something before a start, 4 when storage failed while serving and only a new start can tell what is safe. Client
+//! commands end with the codes of `cli::failure`; `ottla --help` has all of them.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ const EXIT_STORAGE_LOST: u8 = 4;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Command::Tables(args) => match cli::tables(&args) {
+        Command::Tables(args) => match cli::tables::tables(&args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 cli::complain(&error);
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             }
         },
         Command::Serve(args) => serve(&args),
+        Command::Client(command) => cli::run::run(&command),
     }
 }
 
@@ -112,7 +114,10 @@ async fn run(config: Config) -> ExitCode {
 fn exit_code(error: &StartError) -> u8 {
     match error {
         StartError::Listen { .. } | StartError::Directory(_) => cli::EXIT_USAGE,
-        StartError::Metadata(_) | StartError::Register(_) | StartError::Close(_) => 1,
+        StartError::Thread(_)
+        | StartError::Metadata(_)
+        | StartError::Register(_)
+        | StartError::Close(_) => 1,
     }
 }
 
@@ -121,6 +126,7 @@ fn exit_code_at_stop(error: &StartError) -> u8 {
         // A full disk, for one: reads went on until the stop.
         StartError::Close(_) => EXIT_STORAGE_LOST,
         StartError::Listen { .. }
+        | StartError::Thread(_)
         | StartError::Directory(_)
         | StartError::Metadata(_)
         | StartError::Register(_) => 1,

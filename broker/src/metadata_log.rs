@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{Config, DynamicConfig, LiveConfig, table};
 use crate::driver::{self, Handle, Shard, ShardLog};
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -70,6 +70,7 @@ pub struct MetadataShard {
     log: Log,
     partitions: Arc<Partitions>,
     config: Arc<Config>,
+    live: Arc<LiveConfig>,
     metrics: Metrics,
     node_id: i32,
     open: bool,
@@ -85,7 +86,7 @@ pub struct MetadataShard {
 pub async fn start(
     log: Log,
     partitions: Arc<Partitions>,
-    config: Arc<Config>,
+    (config, live): (Arc<Config>, Arc<LiveConfig>),
     metrics: Metrics,
     node_id: i32,
     env: Env,
@@ -103,6 +104,7 @@ pub async fn start(
         log: log.clone(),
         partitions,
         config,
+        live,
         metrics,
         node_id,
         open: false,
@@ -140,6 +142,10 @@ impl Shard for MetadataShard {
         self.apply(&record)
     }
 
+    fn loaded(&mut self) {
+        self.reconfigure();
+    }
+
     async fn committed(
         &mut self,
         records: Vec<MetadataRecord>,
@@ -148,6 +154,7 @@ impl Shard for MetadataShard {
     ) -> Result<(), StorageError> {
         let mut touched = BTreeSet::new();
         let mut all = false;
+        let mut broker_configs = false;
         for record in &records {
             match record {
                 MetadataRecord::Topic { topic_id, .. }
@@ -161,6 +168,10 @@ impl Shard for MetadataShard {
                     ..
                 } => touched.extend(self.committed_image.names.get(name.as_str())),
                 MetadataRecord::RegisterBroker { .. } => all = true,
+                MetadataRecord::Config {
+                    resource: ConfigResource::Broker(_),
+                    ..
+                } => broker_configs = true,
                 MetadataRecord::Config { .. }
                 | MetadataRecord::ProducerIds { .. }
                 | MetadataRecord::FeatureLevel { .. } => {}
@@ -173,6 +184,11 @@ impl Shard for MetadataShard {
             {
                 touched.extend(self.committed_image.names.get(name.as_str()));
             }
+        }
+        if broker_configs {
+            // Before the image is published, so that who sees the change in it finds it in force.
+            self.reconfigure();
+            self.refresh_topics();
         }
         if all && !self.open {
             self.open().await?;
@@ -191,6 +207,49 @@ impl MetadataShard {
         self.committed_image
             .apply(record)
             .map_err(|error| StorageError::InvalidBatch(error.to_string()))
+    }
+
+    /// Puts in force what the image says of this broker and of all brokers.
+    fn reconfigure(&mut self) {
+        let dynamic = DynamicConfig::of_image(&self.config, &self.committed_image);
+        self.live.replace(Arc::new(dynamic));
+        for name in [String::new(), self.node_id.to_string()] {
+            let set = self
+                .committed_image
+                .resource_configs(&ConfigResource::Broker(name));
+            let topic_configs: Vec<(String, String)> = set
+                .iter()
+                .filter_map(|(name, value)| {
+                    let topic_config = table::row(name)?.topic?;
+                    Some((topic_config.to_owned(), value.clone()))
+                })
+                .collect();
+            self.note_unenforced(
+                "all",
+                topic_configs.iter().map(|(name, value)| (name, value)),
+            );
+        }
+    }
+
+    /// The defaults of topics are others now: every topic's config is resolved anew.
+    fn refresh_topics(&self) {
+        let live = self.live.current();
+        for topic in self.partitions.all() {
+            let overrides = self.committed_image.topic_configs(&topic.name);
+            let config = TopicConfig::resolve(&overrides, &live);
+            if config == *topic.config {
+                continue;
+            }
+            for log in &topic.partitions {
+                log.set_config(log_config(&topic.name, &config));
+            }
+            self.partitions.put(LocalTopic {
+                id: topic.id,
+                name: topic.name.clone(),
+                partitions: topic.partitions.clone(),
+                config: Arc::new(config),
+            });
+        }
     }
 
     /// The broker is registered: everything in the image gets its log, everything else goes.
@@ -244,12 +303,13 @@ impl MetadataShard {
             self.log.create(wanted).await?
         }
         .into_iter();
+        let live = self.live.current();
         for id in &touched {
             let Some(topic) = self.committed_image.topics.get(id).cloned() else {
                 continue;
             };
             let overrides = self.committed_image.topic_configs(&topic.name);
-            let config = Arc::new(TopicConfig::resolve(&overrides, &self.config));
+            let config = Arc::new(TopicConfig::resolve(&overrides, &live));
             self.note_unenforced(&topic.name, overrides.iter());
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for (state, log) in topic.partitions.iter().zip(created.by_ref()) {

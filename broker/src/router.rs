@@ -24,9 +24,11 @@ use ottla_protocol::{fetch_response, guard, header};
 use crate::Broker;
 use crate::error_counts::ErrorCounts;
 use crate::handlers::{
-    configs, fetch, group_offsets, groups, metadata, offsets, produce, producer_ids, topics,
+    acls, configs, fetch, group_offsets, groups, log_dirs, metadata, offsets, produce,
+    producer_ids, quotas, topics,
 };
-use crate::metrics::Elapsed;
+use crate::large::LARGE_BYTES;
+use crate::metrics::{Elapsed, SendTimes};
 
 /// A client's address as this broker advertises itself to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +62,48 @@ pub struct Ctx {
 pub enum Reply {
     /// A whole frame, size included, in pieces.
     Frame(Vec<Bytes>),
+    /// The same, of a request whose sending is to be timed.
+    Timed(Vec<Bytes>, Box<Sending>),
     /// Nothing: the client asked for no answer.
     Nothing,
     /// The connection is closed; the cause is a metric label.
     Close(&'static str),
+}
+
+/// An answer on its way to the socket; when it is dropped, sent or not, its times are recorded.
+pub struct Sending {
+    broker: Arc<Broker>,
+    key: i16,
+    arrived: Duration,
+    answered: Duration,
+    began: Option<Duration>,
+}
+
+impl Sending {
+    /// The answers before it are written: its own turn begins.
+    pub fn begin(&mut self) {
+        self.began = Some(self.broker.env.monotonic());
+    }
+}
+
+impl std::fmt::Debug for Sending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sending")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let now = self.broker.env.monotonic();
+        let began = self.began.unwrap_or(now);
+        self.broker.metrics.api(self.key).sent(&SendTimes {
+            response_queue: began.saturating_sub(self.answered),
+            response_send: now.saturating_sub(began),
+            total: now.saturating_sub(self.arrived),
+        });
+    }
 }
 
 /// A handler's outcome: most have the reply at hand, a produce has it once its batches are safe.
@@ -354,6 +394,8 @@ macro_rules! row {
     };
 }
 
+const NO_AUTHORIZER: &str = "no authorizer exists: SECURITY_DISABLED";
+
 static TABLE: LazyLock<Vec<Route>> = LazyLock::new(|| {
     vec![
         route_deferred::<3, 13, ProduceRequest, _, _>("Produce", produce::produce).advertised_from(
@@ -379,12 +421,20 @@ static TABLE: LazyLock<Vec<Route>> = LazyLock::new(|| {
         row!(0..=5, "InitProducerId", producer_ids::init_producer_id)
             .noted("idempotent producers; a transactional id is refused until transactions exist"),
         row!(2..=4, "OffsetForLeaderEpoch", offsets::offset_for_leader_epoch),
+        row!(1..=3, "DescribeAcls", acls::describe_acls).noted(NO_AUTHORIZER),
+        row!(1..=3, "CreateAcls", acls::create_acls).noted(NO_AUTHORIZER),
+        row!(1..=3, "DeleteAcls", acls::delete_acls).noted(NO_AUTHORIZER),
         row!(1..=4, "DescribeConfigs", configs::describe_configs),
+        row!(0..=2, "AlterConfigs", configs::alter_configs),
+        row!(1..=4, "DescribeLogDirs", log_dirs::describe_log_dirs).noted("sizes of long logs are estimates"),
         row!(0..=3, "CreatePartitions", topics::create_partitions),
         row!(0..=2, "DeleteGroups", groups::delete_groups),
+        row!(0..=1, "IncrementalAlterConfigs", configs::incremental_alter_configs),
         row!(0..=0, "ListPartitionReassignments", topics::list_partition_reassignments),
         row!(0..=0, "OffsetDelete", group_offsets::offset_delete),
+        row!(0..=1, "DescribeClientQuotas", quotas::describe_client_quotas).noted("there are no quotas"),
         row!(0..=2, "DescribeCluster", metadata::describe_cluster),
+        row!(0..=1, "ListConfigResources", configs::list_config_resources),
         row!(0..=0, "DescribeTopicPartitions", metadata::describe_topic_partitions),
     ]
 });
@@ -451,25 +501,30 @@ pub fn order(frame: &[u8]) -> Order {
     }
 }
 
-/// Runs one frame's request.
-pub async fn handle(origin: Origin, frame: Bytes) -> Answer {
+/// Runs the request of one frame, which was read whole at `arrived`.
+pub async fn handle(origin: Origin, frame: Bytes, arrived: Duration) -> Answer {
     let Ok((key, version, correlation_id)) = header::peek(&frame) else {
         return Answer::Now(Reply::Close("short_header"));
     };
     let Some(route) = find(key) else {
         return Answer::Now(Reply::Close("unknown_api"));
     };
+    let request_bytes = frame.len();
     if !route.versions.contains(&version) {
-        if route.is::<ApiVersionsRequest>() {
-            return Answer::Now(unsupported_api_versions(correlation_id));
+        if !route.is::<ApiVersionsRequest>() {
+            return Answer::Now(Reply::Close("unsupported_version"));
         }
-        return Answer::Now(Reply::Close("unsupported_version"));
+        let broker = origin.broker;
+        let began = broker.env.monotonic();
+        let reply = unsupported_api_versions(correlation_id);
+        let told = Told::new(reply, ErrorCode::UnsupportedVersion.code());
+        let run = RunTimes::new(&broker, arrived, began);
+        return Answer::Now(record(broker, route.key, version, request_bytes, run, told));
     }
     let parsed = header::parse(&frame, (route.request_header_version)(version));
     let Ok((request_header, body)) = parsed else {
         return Answer::Now(Reply::Close("bad_header"));
     };
-    let request_bytes = frame.len();
     drop(frame);
     let client_id = client_text(request_header.client_id.as_deref());
     // It lies in the frame, which must not outlive its last reader.
@@ -484,32 +539,80 @@ pub async fn handle(origin: Origin, frame: Bytes) -> Answer {
         listener: origin.listener,
         peer: origin.peer,
     };
-    let ran = (route.run)(Call {
+    let running = (route.run)(Call {
         ctx,
         correlation_id,
         body,
-    })
-    .await;
-    let handled = broker.env.monotonic().saturating_sub(began);
-    let record = move |told: Told| {
-        // A request that ends its connection is counted by its cause.
-        if !matches!(told.reply, Reply::Close(_)) {
-            let total = broker.env.monotonic().saturating_sub(began);
-            let local = handled.saturating_sub(told.waited);
-            let elapsed = Elapsed {
-                local,
-                remote: total.saturating_sub(local),
-                total,
-                ..Elapsed::default()
-            };
-            let api = broker.metrics.api(route.key);
-            api.record(version, told.error_code, request_bytes, &elapsed);
-        }
-        told.reply
+    });
+    let ran = if request_bytes >= LARGE_BYTES && !route.is::<ProduceRequest>() {
+        let ran = broker.large.run(running).await;
+        ran.unwrap_or_else(|| Ran::close("shutdown"))
+    } else {
+        running.await
     };
+    let run = RunTimes::new(&broker, arrived, began);
+    let key = route.key;
     match ran {
-        Ran::Now(told) => Answer::Now(record(told)),
-        Ran::Later(later) => Answer::Later(later.map(record).boxed()),
+        Ran::Now(told) => Answer::Now(record(broker, key, version, request_bytes, run, told)),
+        Ran::Later(later) => {
+            let record = move |told| record(broker, key, version, request_bytes, run, told);
+            Answer::Later(later.map(record).boxed())
+        }
+    }
+}
+
+/// When a request arrived, when its handler began and when it returned, maybe before the answer was there.
+#[derive(Clone, Copy)]
+struct RunTimes {
+    arrived: Duration,
+    began: Duration,
+    handled: Duration,
+}
+
+impl RunTimes {
+    /// The handler has just returned.
+    fn new(broker: &Broker, arrived: Duration, began: Duration) -> Self {
+        Self {
+            arrived,
+            began,
+            handled: broker.env.monotonic(),
+        }
+    }
+}
+
+/// Counts an answered request. One that ends its connection is counted by its cause instead.
+fn record(
+    broker: Arc<Broker>,
+    key: i16,
+    version: i16,
+    request_bytes: usize,
+    run: RunTimes,
+    told: Told,
+) -> Reply {
+    if matches!(told.reply, Reply::Close(_)) {
+        return told.reply;
+    }
+    let answered = broker.env.monotonic();
+    let local = run.handled.saturating_sub(run.began);
+    let local = local.saturating_sub(told.waited);
+    let elapsed = Elapsed {
+        queue: run.began.saturating_sub(run.arrived),
+        local,
+        remote: answered.saturating_sub(run.began).saturating_sub(local),
+    };
+    let api = broker.metrics.api(key);
+    api.answered(version, told.error_code, request_bytes, &elapsed);
+    let sending = Sending {
+        broker,
+        key,
+        arrived: run.arrived,
+        answered,
+        began: None,
+    };
+    match told.reply {
+        Reply::Frame(pieces) => Reply::Timed(pieces, Box::new(sending)),
+        // There is nothing to send, and dropping it says so.
+        other => other,
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Broker;
+use crate::config::LiveConfig;
 use crate::connection;
 use crate::rate_limit::RateLimit;
 use crate::router::{Listener, Origin};
@@ -34,9 +35,7 @@ const ORDINARY_ENDS: [&str; 5] = [
 /// All connections of all listeners.
 #[derive(Debug)]
 pub struct Connections {
-    max: usize,
-    max_per_ip: usize,
-    max_per_second: usize,
+    limits: Arc<LiveConfig>,
     counts: Mutex<Counts>,
     log: RateLimit,
 }
@@ -57,12 +56,10 @@ struct Counted {
 }
 
 impl Connections {
-    /// No connections yet, with the limits of `config`.
-    pub fn new(config: &crate::config::Config) -> Self {
+    /// No connections yet. Limits that change apply to the next connection; those that are open stay.
+    pub fn new(limits: Arc<LiveConfig>) -> Self {
         Self {
-            max: config.max_connections,
-            max_per_ip: config.max_connections_per_ip,
-            max_per_second: config.max_connection_creation_rate,
+            limits,
             counts: Mutex::default(),
             log: RateLimit::new(),
         }
@@ -72,19 +69,20 @@ impl Connections {
     fn admit(self: &Arc<Self>, ip: IpAddr, second: u64) -> Result<Counted, &'static str> {
         // An IPv4 peer counts the same through an IPv6 socket.
         let ip = ip.to_canonical();
+        let limits = self.limits.current();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.second != second {
             counts.second = second;
             counts.in_second = 0;
         }
-        if counts.total >= self.max {
+        if counts.total >= limits.max_connections {
             return Err("max_connections");
         }
-        if counts.in_second >= self.max_per_second {
+        if counts.in_second >= limits.max_connection_creation_rate {
             return Err("max_connection_creation_rate");
         }
         let of_ip = counts.by_ip.get(&ip).copied().unwrap_or(0);
-        if of_ip >= self.max_per_ip {
+        if of_ip >= limits.max_connections_per_ip {
             return Err("max_connections_per_ip");
         }
         counts.total += 1;
@@ -199,16 +197,24 @@ async fn one(stream: TcpStream, origin: Origin, counted: Counted, stop: Cancella
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::config::{Config, DynamicConfig};
+
+    fn config(max: usize, per_ip: usize, per_second: usize) -> Config {
+        let sets = [
+            format!("max.connections={max}"),
+            format!("max.connections.per.ip={per_ip}"),
+            format!("max.connection.creation.rate={per_second}"),
+        ];
+        let loaded = Config::load(None, std::iter::empty(), &sets);
+        loaded.expect("a config").config
+    }
 
     fn connections(max: usize, per_ip: usize, per_second: usize) -> Arc<Connections> {
-        Arc::new(Connections {
-            max,
-            max_per_ip: per_ip,
-            max_per_second: per_second,
-            counts: Mutex::default(),
-            log: RateLimit::new(),
-        })
+        let live = LiveConfig::new(&config(max, per_ip, per_second));
+        Arc::new(Connections::new(Arc::new(live)))
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -231,6 +237,21 @@ mod tests {
         );
         drop(first);
         assert!(connections.admit(ip("10.0.0.1"), 0).is_ok());
+    }
+
+    #[test]
+    fn limits_that_change_apply_to_the_next_connection() {
+        let connections = connections(1, 1, 100);
+        let _first = connections.admit(ip("10.0.0.1"), 0).expect("room");
+        assert!(connections.admit(ip("10.0.0.2"), 0).is_err());
+        let all = BTreeMap::from([("max.connections".to_owned(), "2".to_owned())]);
+        let dynamic = DynamicConfig::resolve(&config(1, 1, 100), &BTreeMap::new(), &all);
+        connections.limits.replace(Arc::new(dynamic));
+        let _second = connections.admit(ip("10.0.0.2"), 0).expect("room");
+        assert_eq!(
+            connections.admit(ip("10.0.0.1"), 0).err(),
+            Some("max_connections")
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use crate::config::value::{self, Bounds, ConfigSource, ConfigSynonym, DescribedConfig};
-use crate::config::{Config, State, Values, markdown};
+use crate::config::{DynamicConfig, State, Values, markdown};
 use table::{REMOTE_STORAGE, Row, TOPIC_CONFIGS, Unit, row};
 
 /// What is to happen with old records; both may be set, or neither.
@@ -99,7 +99,7 @@ impl TopicConfig {
     /// The configs in force for a topic with these settings of its own.
     ///
     /// A setting that does not pass its bounds (written by a release that knew others) counts as unset.
-    pub fn resolve(overrides: &BTreeMap<String, String>, broker: &Config) -> Self {
+    pub fn resolve(overrides: &BTreeMap<String, String>, broker: &DynamicConfig) -> Self {
         if overrides.is_empty() {
             broker.topic_defaults
         } else {
@@ -135,26 +135,12 @@ impl TopicConfig {
 }
 
 /// Checks one setting of a topic. The error names key, value and what is allowed.
-pub fn validate(name: &str, value: Option<&str>) -> Result<(), String> {
-    let Some(row) = row(name) else {
-        let hint = TOPIC_CONFIGS
-            .iter()
-            .find(|row| row.synonyms.iter().any(|(synonym, _)| *synonym == name));
-        return Err(match hint {
-            Some(row) => format!(
-                "Unknown topic config name: {name}. That is a broker property; for a topic use {}.",
-                row.name
-            ),
-            None => format!("Unknown topic config name: {name}"),
-        });
+pub fn validate(name: &str, value: &str) -> Result<(), String> {
+    let row = row(name).ok_or_else(|| unknown(name))?;
+    let refused = |reason: &str| {
+        let value = value::shown(value);
+        format!("Invalid value {value} for configuration {name}: {reason}")
     };
-    let Some(value) = value else {
-        return Err(format!(
-            "Null value is not supported for topic config {name}"
-        ));
-    };
-    let refused =
-        |reason: &str| format!("Invalid value {value} for configuration {name}: {reason}");
     let checked =
         value::check(row.config_type, row.bounds, value).map_err(|reason| refused(&reason))?;
     if name == REMOTE_STORAGE && checked == "true" {
@@ -163,25 +149,61 @@ pub fn validate(name: &str, value: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks all settings of a topic, and that they do not contradict each other.
-pub fn validate_all(overrides: &BTreeMap<String, String>) -> Result<(), String> {
+/// What is said of a name that is no topic config.
+pub fn unknown(name: &str) -> String {
+    let of_broker = TOPIC_CONFIGS
+        .iter()
+        .find(|row| row.synonyms.iter().any(|(synonym, _)| *synonym == name));
+    match of_broker {
+        Some(row) => format!(
+            "Unknown topic config name: {name}. That is a broker property; for a topic use {}.",
+            row.name
+        ),
+        None => format!("Unknown topic config name: {}", value::shown(name)),
+    }
+}
+
+/// Checks all settings of a topic, and that they do not contradict each other or the broker's defaults.
+pub fn validate_all(
+    overrides: &BTreeMap<String, String>,
+    broker: &DynamicConfig,
+) -> Result<(), String> {
     for (name, value) in overrides {
-        validate(name, Some(value))?;
+        validate(name, value)?;
     }
-    let number = |name: &str| {
-        overrides
-            .get(name)
-            .and_then(|value| value.trim().parse::<i64>().ok())
+    check_together(overrides, broker)
+}
+
+/// Checks that the settings of a topic do not contradict each other or the broker's defaults
+/// (Kafka's `LogConfig.validateTopicLogConfigValues`).
+pub fn check_together(
+    overrides: &BTreeMap<String, String>,
+    broker: &DynamicConfig,
+) -> Result<(), String> {
+    let (least, most) = ("min.compaction.lag.ms", "max.compaction.lag.ms");
+    if !overrides.contains_key(least) && !overrides.contains_key(most) {
+        return Ok(());
+    }
+    let source = InForce {
+        overrides,
+        broker: broker.values(),
     };
-    match (
-        number("min.compaction.lag.ms"),
-        number("max.compaction.lag.ms"),
-    ) {
-        (Some(least), Some(most)) if least > most => Err(format!(
-            "min.compaction.lag.ms ({least}) must not be above max.compaction.lag.ms ({most})"
-        )),
-        _ => Ok(()),
+    let (least_ms, most_ms): (i64, i64) = (source.number(least), source.number(most));
+    if least_ms > most_ms {
+        return Err(format!(
+            "{least} ({least_ms}) must not be above {most} ({most_ms})"
+        ));
     }
+    Ok(())
+}
+
+/// The value in force for a topic that does not set this config.
+pub fn default_of(row: &Row, broker: &DynamicConfig) -> String {
+    let source = InForce {
+        overrides: &BTreeMap::new(),
+        broker: broker.values(),
+    };
+    source.value(row)
 }
 
 /// What is missing before this setting does anything, for a log line when a topic is given it.
@@ -202,7 +224,10 @@ pub fn not_enforced(name: &str, value: &str) -> Option<&'static str> {
 }
 
 /// All configs of a topic with the values in force, as DescribeConfigs shows them, in order of name.
-pub fn describe(overrides: &BTreeMap<String, String>, broker: &Config) -> Vec<DescribedConfig> {
+pub fn describe(
+    overrides: &BTreeMap<String, String>,
+    broker: &DynamicConfig,
+) -> Vec<DescribedConfig> {
     let source = InForce {
         overrides,
         broker: broker.values(),

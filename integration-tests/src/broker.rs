@@ -2,6 +2,7 @@
 //!
 //! `OTTLA_TEST_BOOTSTRAP=host:port` points tests at a broker that runs already, Apache Kafka for comparison: then
 //! nothing is started or stopped, and tests that kill or configure the broker fail with a clear message.
+//! `OTTLA_TEST_BROKER=kafka` starts Apache Kafka in place of Ottla, for tests that kill and configure it as well.
 //!
 //! The end of a [`Broker`] is part of the test: SIGTERM must end it within [`TERM_DEADLINE`] with status 0, and
 //! its log must hold no ERROR or WARN line, nor a panic, that the test did not list with [`Broker::allow_log`].
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::binaries;
 use crate::process::{Process, Run};
+use crate::{apache_kafka, binaries};
 
 /// Time from start to the banner that a test allows; far above what is promised, because tests share the machine.
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -166,6 +167,11 @@ impl Broker {
     }
 
     fn spawn(&mut self) {
+        if apache_kafka::wanted() {
+            let (process, port) = apache_kafka::start(&self.folder, self.port, &self.properties);
+            (self.process, self.port) = (Some(process), port);
+            return;
+        }
         let listener = format!("listeners=PLAINTEXT://127.0.0.1:{}", self.port);
         let folder = format!("log.dirs={}", self.folder.display());
         let mut settings = vec![listener, folder, "metrics.listener=127.0.0.1:0".to_owned()];
@@ -211,6 +217,10 @@ impl Drop for Broker {
             let tail = log.len().saturating_sub(60);
             eprintln!("the broker's last log lines:\n{}", log[tail..].join("\n"));
             return;
+        }
+        if apache_kafka::wanted() {
+            // Its stop is its own business, and takes longer than is promised here.
+            self.process = None;
         }
         if self.process.is_some() {
             let status = self.sigterm();

@@ -30,19 +30,67 @@ pub fn kafka_tool(class: &str) -> Run {
         .timeout(Duration::from_secs(120))
 }
 
+/// The same, told where the broker is.
+pub fn kafka_tool_at(broker: &Broker, class: &str, args: &[&str]) -> Run {
+    kafka_tool(class)
+        .args(["--bootstrap-server", &broker.bootstrap()])
+        .args(args.to_vec())
+}
+
 /// A script under `compat/confluent-kafka`, run by the Python that has confluent-kafka.
 pub fn confluent_kafka(script: &str) -> Run {
+    python("confluent-kafka", script)
+}
+
+/// The program of `compat/kafka-python`.
+pub fn kafka_python() -> Run {
+    python("kafka-python", "client.py")
+}
+
+/// The program of `compat/aiokafka`.
+pub fn aiokafka() -> Run {
+    python("aiokafka", "client.py")
+}
+
+fn python(client: &str, script: &str) -> Run {
     let python = present(repository().join(".deps/python/bin/python"));
-    let script = present(compat("confluent-kafka").join(script));
+    let script = present(compat(client).join(script));
     Run::new(python)
         .args([script])
         .env("PYTHONUNBUFFERED", "1")
+        .env("PYTHONPATH", compat("python"))
         .timeout(Duration::from_secs(120))
 }
 
-/// The small franz-go program of `compat/franz-go`.
+/// The small program of `compat/franz-go`.
 pub fn franz_go() -> Run {
-    Run::new(present(repository().join(".deps/franz-go/client"))).timeout(Duration::from_secs(120))
+    go("franz-go")
+}
+
+/// The small program of `compat/sarama`.
+pub fn sarama() -> Run {
+    go("sarama")
+}
+
+/// The small program of `compat/kafka-go`.
+pub fn kafka_go() -> Run {
+    go("kafka-go")
+}
+
+fn go(client: &str) -> Run {
+    Run::new(present(repository().join(".deps/go").join(client))).timeout(Duration::from_secs(120))
+}
+
+/// The program of `compat/kafkajs`, run by Node.js.
+pub fn kafkajs() -> Run {
+    Run::new("node")
+        .args([present(compat("kafkajs").join("client.js"))])
+        .env(
+            "NODE_PATH",
+            present(repository().join(".deps/kafkajs/node_modules")),
+        )
+        .env("KAFKAJS_NO_PARTITIONER_WARNING", "1")
+        .timeout(Duration::from_secs(120))
 }
 
 /// The folder of a client's programs and its list of exclusions.

@@ -30,6 +30,22 @@ pub fn get(port: u16, path: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
+/// Asks for `/metrics` until the page is as `wanted`, and returns it; panics with `what` when it takes too long.
+pub fn metrics_when(port: u16, what: &str, mut wanted: impl FnMut(&str) -> bool) -> String {
+    let began = tokio::time::Instant::now();
+    loop {
+        let (status, page) = get(port, "/metrics");
+        assert_eq!(status, 200);
+        if wanted(&page) {
+            return page;
+        }
+        assert!(
+            began.elapsed() < DEADLINE,
+            "no page within {DEADLINE:?}: {what}"
+        );
+    }
+}
+
 /// The value of a series of a `/metrics` page, named with its labels as the page shows them; `None` when it has none.
 pub fn sample(page: &str, series: &str) -> Option<f64> {
     let value = page

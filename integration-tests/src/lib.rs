@@ -7,9 +7,15 @@
 //! Invariants: a process started here is killed, with its children, when its handle is dropped; a broker that
 //! logged an ERROR or WARN line that the test did not list fails the test.
 
+pub mod admin;
+pub mod apache_kafka;
 pub mod broker;
 pub mod clients;
+pub mod exposition;
+pub mod groups;
 pub mod http;
+pub mod load;
+pub mod member;
 pub mod namespace;
 pub mod process;
 pub mod round_trip;

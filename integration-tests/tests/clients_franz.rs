@@ -1,6 +1,9 @@
 //! franz-go, which begins with the newest ApiVersions it knows and is idempotent by default, against a real broker.
 
+use ottla_integration_tests::admin::{self, Alter};
 use ottla_integration_tests::clients::franz_go;
+use ottla_integration_tests::groups::members_share_leave_crash_and_resume;
+use ottla_integration_tests::member::JsonClient;
 use ottla_integration_tests::round_trip::{Client, PARTITIONS};
 use ottla_integration_tests::{Broker, TempDir};
 
@@ -39,4 +42,30 @@ fn unusual_records_come_back() {
 #[test]
 fn an_assigned_consumer_starts_where_it_is_told() {
     with_client("franz-starts", |client| client.every_start_is_found());
+}
+
+const GROUPS: JsonClient = JsonClient {
+    program: franz_go,
+    produce: &[&[], &["codec=zstd"], &["idempotent=false"]],
+    member: &[],
+};
+
+#[test]
+fn cooperative_members_share_leave_crash_and_resume() {
+    members_share_leave_crash_and_resume("franz-cooperative", &GROUPS);
+}
+
+#[test]
+fn members_of_the_older_protocol_share_leave_crash_and_resume() {
+    let eager = JsonClient {
+        member: &["balancer=range"],
+        ..GROUPS
+    };
+    members_share_leave_crash_and_resume("franz-eager", &eager);
+}
+
+#[test]
+fn topics_configs_and_groups_are_managed() {
+    let alters = [Alter::OneKey, Alter::Whole];
+    admin::topics_configs_and_groups_are_managed("franz-admin", &GROUPS, &alters, &[]);
 }

@@ -1,8 +1,10 @@
 //! confluent-kafka (librdkafka 2.x, which speaks topic ids and newer versions than kcat's) against a real broker.
 
+use ottla_integration_tests::admin::{self, Alter};
 use ottla_integration_tests::clients::confluent_kafka;
+use ottla_integration_tests::member::JsonClient;
 use ottla_integration_tests::round_trip::{Client, PARTITIONS};
-use ottla_integration_tests::{Broker, TempDir};
+use ottla_integration_tests::{Broker, TempDir, groups};
 
 fn with_client(name: &str, test: impl Fn(Client)) {
     let folder = TempDir::new(name);
@@ -47,4 +49,30 @@ fn unusual_records_come_back() {
 #[test]
 fn an_assigned_consumer_starts_where_it_is_told() {
     with_client("librdkafka-starts", |client| client.every_start_is_found());
+}
+
+const GROUPS: JsonClient = JsonClient {
+    program: || confluent_kafka("client.py"),
+    produce: &[&[], &["enable.idempotence=true"], &["compression.type=lz4"]],
+    member: &[],
+};
+
+#[test]
+fn members_share_leave_crash_and_resume() {
+    groups::members_share_leave_crash_and_resume("librdkafka-eager", &GROUPS);
+}
+
+#[test]
+fn cooperative_members_share_leave_crash_and_resume() {
+    let cooperative = JsonClient {
+        member: &["partition.assignment.strategy=cooperative-sticky"],
+        ..GROUPS
+    };
+    groups::members_share_leave_crash_and_resume("librdkafka-cooperative", &cooperative);
+}
+
+#[test]
+fn topics_configs_and_groups_are_managed() {
+    let alters = [Alter::OneKey, Alter::Whole];
+    admin::topics_configs_and_groups_are_managed("librdkafka-admin", &GROUPS, &alters, &[]);
 }

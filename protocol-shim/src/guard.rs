@@ -27,8 +27,8 @@ pub const MAX_PRODUCE_ELEMENTS: usize = 20_000;
 /// tags has a map of its own, and the first node of a map costs [`TAG_MAP_NODE`] bytes for 2 on the wire.
 const TAG_MEMORY_FACTOR: usize = 24;
 
-/// What small bodies may use up for maps anyway: ten of them.
-const TAG_MEMORY_FLOOR: usize = 4096;
+/// Bodies below this size may use as much for maps as one of it: three of them.
+const SMALL_BODY: usize = 64;
 
 /// A leaf of the standard library's `BTreeMap<i32, Bytes>`.
 const TAG_MAP_NODE: usize = 408;
@@ -57,7 +57,7 @@ pub fn check(api_key: i16, api_version: i16, body: &[u8]) -> Result<usize, Guard
         } else {
             MAX_ELEMENTS
         },
-        tag_memory_left: (body.len() * TAG_MEMORY_FACTOR).max(TAG_MEMORY_FLOOR),
+        tag_memory_left: body.len().max(SMALL_BODY) * TAG_MEMORY_FACTOR,
     };
     walk.fields(&mut reader, message.name, message.fields)?;
     Ok(reader.left())

@@ -433,6 +433,15 @@ fn tags_in_many_small_structs_are_refused() {
 }
 
 /// Fetch v17: the codec reads known tags without looking at their size.
+/// Found by fuzzing: 43 bytes of AlterReplicaLogDirs with a tag in nearly every struct took 4,392 bytes to decode.
+#[test]
+fn tags_in_a_few_structs_of_a_small_body_are_refused_too() {
+    let body =
+        b"\x03\x05\x00\x00\x021\x03\x01\x01\x01\x01\x01\x01\x03\x01\x01\x01\x01\x01\x00\x00\x026\
+        \x03\x01\x01\x01\x01\x01\x01\x03\x01\xf8\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00";
+    assert_eq!(refusal(34, 2, body), Cause::TooManyTags);
+}
+
 #[test]
 fn a_known_tag_ends_at_its_size() {
     // Wait, sizes, isolation and session, three empty arrays or strings, then the tags.

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::engine::{Engine, Family, Start, WriteOps};
 
-type Open<'a> = dyn FnMut() -> Box<dyn Engine> + 'a;
+type Open<'a> = dyn FnMut() -> Arc<dyn Engine> + 'a;
 
 /// Runs every check, on a store that is empty at the first opening.
 pub fn run(open: &mut Open<'_>) {

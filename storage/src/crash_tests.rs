@@ -1,12 +1,15 @@
-//! What bad luck and hostile bytes do to a log: named cases in `bad_luck.rs` and `hostile.rs`, and a search at
-//! random for cases that nobody thought of.
+//! What bad luck and hostile bytes do to a log: named cases in `bad_luck.rs`, `hostile.rs` and
+//! `two_threads.rs`, and a search at random for cases that nobody thought of.
 
 mod bad_luck;
+mod between;
 mod checks;
+mod gate;
 mod hostile;
 mod model;
 mod restart;
 mod store;
+mod two_threads;
 mod world;
 
 use bytes::Bytes;

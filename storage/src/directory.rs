@@ -7,12 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
 use uuid::Uuid;
 
+use crate::disk::{Disk, Syncs, create_folders, failed, sync_folder, write_whole};
 use crate::error::OpenError;
 
 /// The data format that this release writes; it reads every version up to it.
@@ -39,45 +41,8 @@ pub struct DataDirectory {
     path: PathBuf,
     identity: Identity,
     unclean: bool,
+    syncs: Arc<dyn Syncs>,
     _lock: File,
-}
-
-fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
-    let path = path.display().to_string();
-    move |source| OpenError::Io { what, path, source }
-}
-
-fn sync_folder(path: &Path) -> Result<(), OpenError> {
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io("cannot sync folder", path))
-}
-
-/// Creates `path` with the folders above it, so that a power cut does not take the name away from its content.
-fn create_folders(path: &Path) -> Result<(), OpenError> {
-    let missing: Vec<_> = path
-        .ancestors()
-        .take_while(|above| !above.exists())
-        .collect();
-    fs::create_dir_all(path).map_err(io("cannot create data directory", path))?;
-    for made in missing {
-        let above = made.parent().filter(|above| *above != Path::new(""));
-        sync_folder(above.unwrap_or(Path::new(".")))?;
-    }
-    Ok(())
-}
-
-/// Writes a file so that after a power cut it is there whole or not at all.
-fn write_whole(folder: &Path, name: &str, content: &str) -> Result<(), OpenError> {
-    let temporary = folder.join(format!("{name}.tmp"));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(content.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, folder.join(name))
-    };
-    write().map_err(io("cannot write", &folder.join(name)))?;
-    sync_folder(folder)
 }
 
 fn parse_identity(path: &Path, text: &str) -> Result<(u32, Identity), OpenError> {
@@ -118,6 +83,39 @@ fn parse_identity(path: &Path, text: &str) -> Result<(u32, Identity), OpenError>
     Ok((version, identity))
 }
 
+/// Looks who lives in `path`; nobody, when it is new. Changes nothing.
+fn look(path: &Path, node_id: Option<i32>) -> Result<Option<Identity>, OpenError> {
+    let identity_path = path.join(IDENTITY_FILE);
+    let (version, identity) = match fs::read_to_string(&identity_path) {
+        Ok(text) => parse_identity(&identity_path, &text)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if path.join("log").exists() {
+                return Err(OpenError::BadIdentity {
+                    file: identity_path.display().to_string(),
+                    reason: "the file is missing beside a log".to_owned(),
+                });
+            }
+            return Ok(None);
+        }
+        Err(error) => return Err(failed("cannot read", &identity_path)(error)),
+    };
+    if version > FORMAT_VERSION {
+        return Err(OpenError::NewerFormat {
+            dir: path.display().to_string(),
+            found: version,
+            supported: FORMAT_VERSION,
+        });
+    }
+    if let Some(configured) = node_id.filter(|node| *node != identity.node_id) {
+        return Err(OpenError::OtherNode {
+            dir: path.display().to_string(),
+            configured,
+            found: identity.node_id,
+        });
+    }
+    Ok(Some(identity))
+}
+
 impl DataDirectory {
     /// Opens `path`, creating it with the identity that `fresh` makes when it is new.
     ///
@@ -128,56 +126,38 @@ impl DataDirectory {
         node_id: Option<i32>,
         fresh: impl FnOnce() -> Identity,
     ) -> Result<Self, OpenError> {
-        let identity_path = path.join(IDENTITY_FILE);
-        let found = match fs::read_to_string(&identity_path) {
-            Ok(text) => Some(parse_identity(&identity_path, &text)?),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(io("cannot read", &identity_path)(error)),
-        };
-        if let Some((version, identity)) = &found {
-            if *version > FORMAT_VERSION {
-                return Err(OpenError::NewerFormat {
-                    dir: path.display().to_string(),
-                    found: *version,
-                    supported: FORMAT_VERSION,
-                });
-            }
-            if let Some(configured) = node_id.filter(|node| *node != identity.node_id) {
-                return Err(OpenError::OtherNode {
-                    dir: path.display().to_string(),
-                    configured,
-                    found: identity.node_id,
-                });
-            }
-        } else if path.join("log").exists() {
-            return Err(OpenError::BadIdentity {
-                file: identity_path.display().to_string(),
-                reason: "the file is missing beside a log".to_owned(),
-            });
-        }
-        create_folders(path)?;
+        Self::take(path, look(path, node_id)?, fresh, Arc::new(Disk))
+    }
+
+    /// Locks `path`, in which `found` lived when it was looked at, and makes it the home of `fresh` if it is new.
+    fn take(
+        path: &Path,
+        found: Option<Identity>,
+        fresh: impl FnOnce() -> Identity,
+        syncs: Arc<dyn Syncs>,
+    ) -> Result<Self, OpenError> {
+        create_folders(syncs.as_ref(), path)?;
         let lock_path = path.join(LOCK_FILE);
         let lock = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&lock_path)
-            .map_err(io("cannot open", &lock_path))?;
+            .map_err(failed("cannot open", &lock_path))?;
+        let in_use = || OpenError::InUse {
+            dir: path.display().to_string(),
+        };
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(OpenError::InUse {
-                dir: path.display().to_string(),
-            });
+            return Err(in_use());
         }
         let is_new = found.is_none();
-        if is_new && identity_path.exists() {
-            // Another process made it between the look above and the lock; its identity must stay.
-            return Err(OpenError::InUse {
-                dir: path.display().to_string(),
-            });
+        if is_new && path.join(IDENTITY_FILE).exists() {
+            // Another process made it between the look and the lock; its identity must stay.
+            return Err(in_use());
         }
         let clean = path.join(CLEAN_SHUTDOWN_FILE).exists();
         let identity = match found {
-            Some((_, identity)) => identity,
+            Some(identity) => identity,
             None => {
                 let identity = fresh();
                 let content = format!(
@@ -185,7 +165,7 @@ impl DataDirectory {
                      cluster.id={}\nnode.id={}\ndirectory.id={}\n",
                     identity.cluster_id, identity.node_id, identity.directory_id
                 );
-                write_whole(path, IDENTITY_FILE, &content)?;
+                write_whole(syncs.as_ref(), path, IDENTITY_FILE, &content)?;
                 identity
             }
         };
@@ -193,6 +173,7 @@ impl DataDirectory {
             path: path.to_owned(),
             identity,
             unclean: !clean && !is_new,
+            syncs,
             _lock: lock,
         })
     }
@@ -220,9 +201,9 @@ impl DataDirectory {
     pub fn begin(&self) -> Result<(), OpenError> {
         let marker = self.path.join(CLEAN_SHUTDOWN_FILE);
         match fs::remove_file(&marker) {
-            Ok(()) => sync_folder(&self.path),
+            Ok(()) => sync_folder(self.syncs.as_ref(), &self.path),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(io("cannot remove", &marker)(error)),
+            Err(error) => Err(failed("cannot remove", &marker)(error)),
         }
     }
 
@@ -231,7 +212,7 @@ impl DataDirectory {
     /// # Errors
     /// When the marker cannot be written: the next start then counts as unclean, which is safe.
     pub fn close(self) -> Result<(), OpenError> {
-        write_whole(&self.path, CLEAN_SHUTDOWN_FILE, "")
+        write_whole(self.syncs.as_ref(), &self.path, CLEAN_SHUTDOWN_FILE, "")
     }
 }
 
@@ -270,6 +251,7 @@ impl Drop for TempDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Recorder;
 
     fn fresh() -> Identity {
         Identity {
@@ -313,6 +295,79 @@ mod tests {
         drop(opened);
         let opened = DataDirectory::open(&path, None, fresh).expect("opens");
         assert!(opened.was_unclean());
+    }
+
+    #[test]
+    fn of_two_first_starts_at_once_one_identity_stays() {
+        let other = || Identity {
+            cluster_id: "BBBBBBBBBBBBBBBBBBBBBB".to_owned(),
+            node_id: 1,
+            directory_id: Uuid::from_u128(8),
+        };
+        let dir = TempDir::new("two-starts");
+        let path = dir.path().join("data");
+        // Both find nobody; then one does everything before the other goes on.
+        let found = look(&path, Some(1)).expect("looks");
+        assert_eq!(found, None);
+        let first = DataDirectory::open(&path, Some(1), fresh).expect("opens");
+        let late = |found| DataDirectory::take(&path, found, other, Arc::new(Disk));
+        let refused = late(found.clone()).expect_err("the first one runs");
+        assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
+        first.close().expect("closes");
+        let before = snapshot(&path);
+        let refused = late(found).expect_err("the first one ran");
+        assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
+        assert_eq!(snapshot(&path), before);
+        let opened = DataDirectory::open(&path, Some(1), other).expect("opens");
+        assert_eq!(*opened.identity(), fresh());
+    }
+
+    fn open_with(path: &Path, syncs: &Arc<Recorder>) -> Result<DataDirectory, OpenError> {
+        DataDirectory::take(path, look(path, None)?, fresh, syncs.clone())
+    }
+
+    #[test]
+    fn names_are_safe_from_a_power_cut_once_their_content_is() {
+        let dir = TempDir::new("synced");
+        let path = dir.path().join("a/b");
+        let syncs = Arc::new(Recorder::default());
+        let opened = open_with(&path, &syncs).expect("opens");
+        let identity = fs::read_to_string(path.join(IDENTITY_FILE)).expect("reads");
+        assert!(identity.ends_with("directory.id=00000000-0000-0000-0000-000000000007\n"));
+        assert_eq!(
+            syncs.take(dir.path()),
+            [
+                "/a: b".to_owned(),
+                ": a".to_owned(),
+                format!("/a/b/meta.properties.tmp = {identity}"),
+                "/a/b: .lock meta.properties".to_owned(),
+            ]
+        );
+        opened.begin().expect("begins");
+        opened.close().expect("closes");
+        assert_eq!(
+            syncs.take(dir.path()),
+            [
+                "/a/b/.kafka_cleanshutdown.tmp = ",
+                "/a/b: .kafka_cleanshutdown .lock meta.properties",
+            ]
+        );
+        let opened = open_with(&path, &syncs).expect("opens");
+        assert!(syncs.take(dir.path()).is_empty(), "nothing new");
+        opened.begin().expect("begins");
+        assert_eq!(syncs.take(dir.path()), ["/a/b: .lock meta.properties"]);
+    }
+
+    #[test]
+    fn a_start_that_cannot_sync_is_refused() {
+        for at in 0..4 {
+            let dir = TempDir::new("not-synced");
+            let path = dir.path().join("a/b");
+            let refused = open_with(&path, &Arc::new(Recorder::failing(at)));
+            assert!(refused.is_err(), "sync {at} failed");
+            assert_eq!(path.join(IDENTITY_FILE).exists(), at == 3, "sync {at}");
+            DataDirectory::open(&path, None, fresh).expect("opens when the disk is well again");
+        }
     }
 
     #[test]

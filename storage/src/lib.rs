@@ -19,6 +19,7 @@ mod conformance;
 #[cfg(test)]
 mod crash_tests;
 pub mod directory;
+mod disk;
 pub mod engine;
 pub mod error;
 pub mod keyed;
@@ -28,6 +29,8 @@ pub mod log;
 mod log_tests;
 pub mod memory;
 pub mod partition;
+#[cfg(test)]
+mod producer_limit_tests;
 pub mod producers;
 mod recovery;
 pub mod rocks;

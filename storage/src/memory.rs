@@ -243,44 +243,10 @@ mod tests {
     use super::*;
     use crate::conformance;
 
-    struct Shared(Arc<MemoryEngine>);
-
-    impl Engine for Shared {
-        fn write(&self, ops: &WriteOps) -> Result<(), EngineError> {
-            self.0.write(ops)
-        }
-        fn sync(&self) -> Result<(), EngineError> {
-            self.0.sync()
-        }
-        fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-            self.0.get(family, key)
-        }
-        fn scan(
-            &self,
-            family: Family,
-            start: Start<'_>,
-            to: &[u8],
-            visit: &mut Visit<'_>,
-        ) -> Result<(), EngineError> {
-            self.0.scan(family, start, to, visit)
-        }
-        fn last(
-            &self,
-            family: Family,
-            from: &[u8],
-            to: &[u8],
-        ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
-            self.0.last(family, from, to)
-        }
-        fn properties(&self) -> Vec<(&'static str, u64)> {
-            self.0.properties()
-        }
-    }
-
     #[test]
     fn conforms() {
         let engine = Arc::new(MemoryEngine::new());
-        conformance::run(&mut || Box::new(Shared(engine.clone())));
+        conformance::run(&mut || engine.clone());
     }
 
     #[test]

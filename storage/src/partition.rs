@@ -7,30 +7,19 @@
 //! and `fsynced end <= written end`. A plan moves the log end at once, so that the next plan continues it;
 //! the other ends follow when the write and the sync returned.
 
+mod cuts;
+mod derived;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ottla_protocol::batch::{self, BatchHeader};
-use ottla_protocol::records;
 
+use self::derived::marker;
 use crate::engine::{Family, WriteOps};
 use crate::error::StorageError;
 use crate::keys::{self, Handle};
 use crate::producers::{AbortedTransaction, Producers, Sequenced};
-
-// The three intervals are small in unit tests, so that a few small batches cross them.
-
-/// A time index entry is written when the maximum grew and this many bytes came since the last one.
-const TIME_INDEX_INTERVAL_BYTES: usize = if cfg!(test) { 512 } else { 64 << 10 };
-
-/// A producer snapshot is written after this many bytes of log, so that recovery reads no more than that...
-const SNAPSHOT_INTERVAL_BYTES: usize = if cfg!(test) { 2 << 10 } else { 4 << 20 };
-
-/// ...or after this many times its own size, whichever is more.
-const SNAPSHOT_SHARE: usize = if cfg!(test) { 1 } else { 16 };
-
-/// A producer's share of a snapshot: key and value with five batches.
-const SNAPSHOT_BYTES_EACH: usize = 165;
 
 /// How an append behaves; from the topic's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -325,79 +314,6 @@ impl PartitionState {
         None
     }
 
-    fn take_epoch(&mut self, header: &BatchHeader, ops: &mut WriteOps) {
-        let epoch = header.partition_leader_epoch;
-        let newest = self.epochs.last_key_value().map_or(-1, |(epoch, _)| *epoch);
-        if epoch > newest {
-            self.epochs.insert(epoch, header.base_offset);
-            ops.put(
-                Family::Log,
-                keys::epoch(self.handle, epoch),
-                keys::epoch_value(header.base_offset),
-            );
-        }
-    }
-
-    fn take_time(&mut self, header: &BatchHeader, ops: &mut WriteOps) {
-        self.running_max_timestamp = self.running_max_timestamp.max(header.max_timestamp);
-        let grew = self.running_max_timestamp > self.indexed_max_timestamp;
-        let due = self.bytes_since_time_entry >= TIME_INDEX_INTERVAL_BYTES
-            || self.indexed_max_timestamp == i64::MIN;
-        if grew && due {
-            self.indexed_max_timestamp = self.running_max_timestamp;
-            self.bytes_since_time_entry = 0;
-            ops.put(
-                Family::Log,
-                keys::time(self.handle, self.running_max_timestamp, header.base_offset),
-                Bytes::new(),
-            );
-        }
-    }
-
-    fn take_snapshot(&mut self, ops: &mut WriteOps) {
-        // Where there was a producer once, snapshots go on even when all have expired: recovery reads from the
-        // newest one.
-        if self.producers.is_empty() && self.snapshots.is_empty() {
-            return;
-        }
-        let interval = SNAPSHOT_INTERVAL_BYTES
-            .max(self.producers.len() * SNAPSHOT_BYTES_EACH * SNAPSHOT_SHARE);
-        // No snapshot at all means: no producer ever. So the first producer's first batch brings one.
-        if self.snapshots.is_empty() || self.bytes_since_snapshot >= interval {
-            self.snapshot(ops);
-        }
-    }
-
-    /// Adds a snapshot of the producers at the log end, and the removal of all but the two newest.
-    pub fn snapshot(&mut self, ops: &mut WriteOps) {
-        if self.snapshots.last() == Some(&self.log_end) {
-            return;
-        }
-        for (producer_id, state) in self.producers.iter() {
-            ops.put(
-                Family::Log,
-                keys::producer(self.handle, self.log_end, producer_id),
-                keys::producer_value(state),
-            );
-        }
-        ops.put(
-            Family::Log,
-            keys::producer_end(self.handle, self.log_end),
-            keys::producer_end_value(self.producers.len() as u32),
-        );
-        self.snapshots.push(self.log_end);
-        if self.snapshots.len() > 2 {
-            let kept = self.snapshots.split_off(self.snapshots.len() - 2);
-            ops.delete_range(
-                Family::Log,
-                keys::producers(self.handle, self.snapshots[0]).0,
-                keys::producers(self.handle, kept[0]).0,
-            );
-            self.snapshots = kept;
-        }
-        self.bytes_since_snapshot = 0;
-    }
-
     /// The write of everything up to `end` returned.
     pub fn written(&mut self, end: i64) {
         self.written_end = self.written_end.max(end);
@@ -449,195 +365,6 @@ impl PartitionState {
         self.commit();
     }
 
-    /// Checks the leader epoch of a request against the current one.
-    ///
-    /// # Errors
-    /// Older: fenced. Newer: unknown.
-    pub fn check_epoch(&self, given: i32) -> Result<(), StorageError> {
-        let current = self.leader_epoch;
-        match given.cmp(&current) {
-            std::cmp::Ordering::Less => Err(StorageError::FencedLeaderEpoch { given, current }),
-            std::cmp::Ordering::Greater => Err(StorageError::UnknownLeaderEpoch { given, current }),
-            std::cmp::Ordering::Equal => Ok(()),
-        }
-    }
-
-    /// The greatest epoch that is at most `epoch`, and where it ends; `(-1, -1)` when none is known.
-    /// (Kafka's `LeaderEpochFileCache.endOffsetFor`.)
-    pub fn epoch_end(&self, epoch: i32) -> (i32, i64) {
-        if epoch < 0 {
-            return (-1, -1);
-        }
-        let newest = self.epochs.last_key_value().map_or(-1, |(epoch, _)| *epoch);
-        // A follower may hold newer epochs than it has been told of.
-        if epoch == self.leader_epoch && epoch >= newest {
-            return (epoch, self.log_end);
-        }
-        if epoch > newest.max(self.leader_epoch) {
-            return (-1, -1);
-        }
-        let next = self.epochs.range(epoch + 1..).next();
-        let end = next.map_or(self.log_end, |(_, start)| *start);
-        match self.epochs.range(..=epoch).next_back() {
-            Some((found, _)) => (*found, end),
-            // Everything of that epoch is gone: the answer is where the first known one starts.
-            None => (epoch, end),
-        }
-    }
-
-    /// The epoch that `offset` was written in; -1 when it is not known.
-    pub fn epoch_of(&self, offset: i64) -> i32 {
-        self.epochs
-            .iter()
-            .rev()
-            .find(|(_, start)| **start <= offset)
-            .map_or(-1, |(epoch, _)| *epoch)
-    }
-
-    /// Checks an offset to delete up to.
-    ///
-    /// # Errors
-    /// An offset outside of `0..=high watermark`.
-    pub fn check_delete_prefix(&self, offset: i64) -> Result<(), StorageError> {
-        if offset > self.high_watermark || offset < 0 {
-            return Err(StorageError::OffsetOutOfRange {
-                offset,
-                log_start: self.log_start,
-                log_end: self.high_watermark,
-            });
-        }
-        Ok(())
-    }
-
-    /// Plans the deletion of everything before `offset`, which is above the log start; `first_kept` is the base
-    /// offset of the batch that holds `offset` (or `offset` itself). No offset moves until `deleted_prefix`.
-    pub fn plan_delete_prefix(&mut self, offset: i64, first_kept: i64) -> WriteOps {
-        let mut ops = WriteOps::new();
-        let handle = self.handle;
-        ops.put(
-            Family::Log,
-            keys::start(handle),
-            keys::start_value(offset, offset),
-        );
-        let from = keys::batches(handle, 0).0;
-        ops.delete_range(Family::Log, from, keys::batch(handle, first_kept));
-        let from = keys::aborteds(handle, 0).0;
-        ops.delete_range(Family::Log, from, keys::aborteds(handle, offset).0);
-        self.keep_snapshots_from(first_kept, &mut ops);
-        let current = self
-            .epochs
-            .range(..)
-            .rev()
-            .find(|(_, start)| **start <= offset)
-            .map(|(epoch, _)| *epoch);
-        if let Some(current) = current {
-            let from = keys::epochs(handle, 0).0;
-            ops.delete_range(Family::Log, from, keys::epoch(handle, current));
-            ops.put(
-                Family::Log,
-                keys::epoch(handle, current),
-                keys::epoch_value(offset),
-            );
-        }
-        ops
-    }
-
-    /// Removes the snapshots before `first_kept`: the batches between them and that offset go, and a state that
-    /// misses them would take every producer's next batch for a gap. One snapshot at least is left.
-    fn keep_snapshots_from(&mut self, first_kept: i64, ops: &mut WriteOps) {
-        let Some(newest) = self.snapshots.last().copied() else {
-            return;
-        };
-        if newest < first_kept {
-            self.snapshot(ops);
-        }
-        self.snapshots.retain(|offset| *offset >= first_kept);
-        ops.delete_range(
-            Family::Log,
-            keys::producers(self.handle, 0).0,
-            keys::producers(self.handle, first_kept).0,
-        );
-    }
-
-    /// The deletion planned by `plan_delete_prefix` is on disk.
-    pub fn deleted_prefix(&mut self, offset: i64) {
-        if offset <= self.log_start {
-            return;
-        }
-        self.log_start = offset;
-        self.local_log_start = offset;
-        self.producers.forget_before(offset);
-        let current = self
-            .epochs
-            .iter()
-            .rev()
-            .find(|(_, start)| **start <= offset)
-            .map(|(epoch, _)| *epoch);
-        if let Some(current) = current {
-            self.epochs = self.epochs.split_off(&current);
-            self.epochs.insert(current, offset);
-        }
-        self.check_invariant();
-    }
-
-    /// What a truncation to `end` (a batch boundary) removes. The state is recovered anew afterwards.
-    /// `time_from` is the first time index entry of a batch at or above `end`.
-    pub fn plan_truncate(&self, end: i64, time_from: Option<Vec<u8>>) -> WriteOps {
-        let handle = self.handle;
-        let mut ops = WriteOps::new();
-        let (from, to) = keys::batches(handle, end);
-        ops.delete_range(Family::Log, from, to);
-        if let Some(from) = time_from {
-            ops.delete_range(Family::Log, from, keys::times(handle).1);
-        }
-        let (from, to) = keys::producers(handle, end + 1);
-        ops.delete_range(Family::Log, from, to);
-        if self.snapshots.first().is_some_and(|oldest| *oldest > end) {
-            // No snapshot at all would mean: no producer ever. An empty one at 0 has everything replayed that
-            // is left; so does Kafka (`UnifiedLog.rebuildProducerState`).
-            ops.put(
-                Family::Log,
-                keys::producer_end(handle, 0),
-                keys::producer_end_value(0),
-            );
-        }
-        let (from, to) = keys::aborteds(handle, end);
-        ops.delete_range(Family::Log, from, to);
-        if let Some((epoch, _)) = self.epochs.iter().find(|(_, start)| **start >= end) {
-            let (from, to) = keys::epochs(handle, *epoch);
-            ops.delete_range(Family::Log, from, to);
-        }
-        ops
-    }
-
-    /// What a truncation of everything, to begin anew at `offset`, writes.
-    pub fn plan_truncate_fully(&self, offset: i64) -> WriteOps {
-        let mut ops = WriteOps::new();
-        let (from, to) = keys::partition(self.handle);
-        ops.delete_range(Family::Log, from, to);
-        ops.put(
-            Family::Log,
-            keys::start(self.handle),
-            keys::start_value(offset, offset),
-        );
-        ops
-    }
-
-    /// Takes over what was recovered after a truncation. Leader, replicas and high watermark are not of the
-    /// log's bytes: they stay, the last one cut to the log.
-    pub(crate) fn truncated(&mut self, recovered: Self) {
-        let before = std::mem::replace(self, recovered);
-        self.leader_epoch = before.leader_epoch;
-        self.isr = before.isr;
-        self.generation = before.generation + 1;
-        self.high_watermark = before.high_watermark.clamp(self.log_start, self.log_end);
-        self.follower_ends = before.follower_ends;
-        for end in self.follower_ends.values_mut() {
-            *end = (*end).min(self.log_end);
-        }
-        self.commit();
-    }
-
     /// Forgets producers that wrote nothing since `oldest`.
     pub fn expire_producers(&mut self, oldest: i64) -> usize {
         self.producers.expire(oldest)
@@ -673,32 +400,4 @@ fn check_offsets(header: &BatchHeader) -> Result<(), StorageError> {
         )));
     }
     Ok(())
-}
-
-/// The transaction marker that a batch is, if it is one: whether it commits, and its coordinator's epoch.
-fn marker(header: &BatchHeader, bytes: &[u8]) -> Option<(bool, i32)> {
-    (header.is_control() && header.has_producer_id())
-        .then(|| parse_marker(bytes))
-        .flatten()
-}
-
-/// Whether a transaction marker commits, and its coordinator's epoch. (Kafka's `EndTransactionMarker`:
-/// key `version:2, type:2` with 0 for abort and 1 for commit, value `version:2, coordinator_epoch:4`.)
-fn parse_marker(bytes: &[u8]) -> Option<(bool, i32)> {
-    let mut marker = None;
-    let walked = records::for_each_record(bytes, bytes.len(), |record| {
-        marker = (|| {
-            let kind = record.key?.get(2..4)?;
-            let epoch = record.value?.get(2..6)?;
-            let commit = match i16::from_be_bytes(kind.try_into().ok()?) {
-                0 => false,
-                1 => true,
-                _ => return None,
-            };
-            Some((commit, i32::from_be_bytes(epoch.try_into().ok()?)))
-        })();
-        std::ops::ControlFlow::Break(())
-    });
-    walked.ok()?;
-    marker
 }

@@ -5,6 +5,14 @@
 //!   may have in flight, so that a retry is recognised and answered with its old offset;
 //! * state changes only through `apply` and `apply_marker`, with batches in log order, live and at recovery
 //!   alike; both take what the log holds and refuse nothing (`check` and `check_marker` do, before);
+//! * at most `limit` producers are remembered, besides those with an open transaction. When there are more, an eighth
+//!   of the limit goes at once, the oldest first, so that looking for them costs little a batch. A producer is as old
+//!   as its newest batch's offset; one without a batch (a marker raised its epoch) has no retry to recognise, so it
+//!   counts as older than all that have one, and among those the marker's time decides. Who goes is therefore a
+//!   function of the log and the limit, and recovery from a snapshot arrives where the live state was. Two things
+//!   are not of the log, and make a recovered state remember other old producers than the live one did: `expire`, and
+//!   a limit that was changed by the restart. Both ways it is safe: one that is remembered is remembered as the log
+//!   has it, and one that is forgotten is answered as unknown, which its next batch survives (KIP-360);
 //! * the last stable offset is derived from the transactions that are open, or whose marker is not below the
 //!   high watermark; it is never stored.
 //!
@@ -27,6 +35,10 @@ use crate::error::StorageError;
 
 /// Batches remembered for each producer: the most it may have in flight.
 pub const BATCHES_KEPT: usize = 5;
+
+/// Producers remembered for each partition where nobody says otherwise. With all that belongs to it one takes at most
+/// 256 bytes, so that a full partition takes 1.25 MB.
+pub const DEFAULT_LIMIT: usize = 5_000;
 
 /// What is remembered of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +104,23 @@ impl ProducerState {
             self.batches.clear();
         }
     }
+
+    fn push(&mut self, batch: BatchMetadata) {
+        if self.batches.len() == BATCHES_KEPT {
+            self.batches.pop_front();
+        }
+        // Exactly one more: most producers of a flood write once.
+        self.batches.reserve_exact(1);
+        self.batches.push_back(batch);
+    }
+
+    /// How recently it was used: by the log's order where it has a batch, else by time and before all that have one.
+    fn recency(&self) -> i64 {
+        match self.batches.back() {
+            Some(newest) => newest.last_offset,
+            None => i64::MIN.saturating_add(self.last_timestamp.max(0)),
+        }
+    }
 }
 
 /// A transaction that ended in an abort.
@@ -117,8 +146,9 @@ pub enum Sequenced {
 }
 
 /// All producers of one partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Producers {
+    limit: usize,
     states: HashMap<i64, ProducerState>,
     open: BTreeSet<(i64, i64)>,
     /// Transactions whose marker is not below the high watermark yet, by first offset and producer: the marker's
@@ -131,7 +161,25 @@ fn next_sequence(last: i32) -> i32 {
     if last == i32::MAX { 0 } else { last + 1 }
 }
 
+impl Default for Producers {
+    fn default() -> Self {
+        Self {
+            limit: DEFAULT_LIMIT,
+            states: HashMap::new(),
+            open: BTreeSet::new(),
+            ending: BTreeMap::new(),
+            aborted: BTreeMap::new(),
+        }
+    }
+}
+
 impl Producers {
+    /// Remembers at most so many producers from the next batch on, besides those with an open transaction. Not at
+    /// once: a snapshot may hold one more that just wrote, and the live state had it too.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// How many producers are remembered.
     pub fn len(&self) -> usize {
         self.states.len()
@@ -249,10 +297,7 @@ impl Producers {
             .or_insert_with(|| ProducerState::new(batch.producer_epoch));
         state.take_epoch(batch.producer_epoch);
         state.last_timestamp = batch.max_timestamp;
-        if state.batches.len() == BATCHES_KEPT {
-            state.batches.pop_front();
-        }
-        state.batches.push_back(BatchMetadata {
+        state.push(BatchMetadata {
             last_sequence: batch.last_sequence(),
             last_offset: batch.last_offset(),
             offset_delta: batch.last_offset_delta,
@@ -262,6 +307,7 @@ impl Producers {
             state.open_transaction = Some(batch.base_offset);
             self.open.insert((batch.base_offset, batch.producer_id));
         }
+        self.forget_oldest(batch.producer_id);
     }
 
     /// Takes a transaction marker, with its offset, into the state and says which transaction it aborted, if it did.
@@ -278,7 +324,9 @@ impl Producers {
         state.take_epoch(batch.producer_epoch);
         state.coordinator_epoch = coordinator_epoch;
         state.last_timestamp = batch.max_timestamp;
-        let first_offset = state.open_transaction.take()?;
+        let ended = state.open_transaction.take();
+        self.forget_oldest(batch.producer_id);
+        let first_offset = ended?;
         self.open.remove(&(first_offset, batch.producer_id));
         self.ending
             .insert((first_offset, batch.producer_id), batch.last_offset());
@@ -324,6 +372,30 @@ impl Producers {
     /// Forgets aborted transactions that ended before `log_start`.
     pub fn forget_before(&mut self, log_start: i64) {
         self.aborted = self.aborted.split_off(&(log_start, i64::MIN));
+    }
+
+    /// Back to an eighth below the limit once there are more. Neither those with an open transaction go, which would
+    /// move the last stable offset, nor the one that just wrote.
+    fn forget_oldest(&mut self, writing: i64) {
+        let unused = self.states.len() - self.open.len();
+        if self.states.len() <= self.limit || unused == 0 {
+            return;
+        }
+        let mut unused: Vec<(i64, i64)> = self
+            .states
+            .iter()
+            .filter(|(id, state)| state.open_transaction.is_none() && **id != writing)
+            .map(|(id, state)| (state.recency(), *id))
+            .collect();
+        let kept = self.limit - self.limit / 8;
+        let too_many = (self.states.len() - kept).min(unused.len());
+        if too_many == 0 {
+            return;
+        }
+        unused.select_nth_unstable(too_many - 1);
+        for (_, id) in &unused[..too_many] {
+            self.states.remove(id);
+        }
     }
 
     /// Forgets producers that wrote nothing since `oldest` and have no open transaction; returns how many.

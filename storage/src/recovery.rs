@@ -29,7 +29,7 @@ pub fn stored_header(handle: Handle, value: &[u8]) -> Result<BatchHeader, Storag
     BatchHeader::parse(value).map_err(|error| damaged(handle, &format!("a batch ({error})")))
 }
 
-/// Recovers the state of one partition.
+/// Recovers the state of one partition, which remembers at most `max_producers`.
 ///
 /// # Errors
 /// The store's, or damage.
@@ -37,6 +37,7 @@ pub fn recover(
     engine: &dyn Engine,
     handle: Handle,
     node_id: i32,
+    max_producers: usize,
 ) -> Result<PartitionState, StorageError> {
     let mut state = PartitionState::new(handle, node_id);
     if let Some(value) = engine.get(Family::Log, &keys::start(handle))? {
@@ -55,6 +56,7 @@ pub fn recover(
     recover_epochs(engine, &mut state)?;
     recover_aborted(engine, &mut state)?;
     let snapshot = recover_snapshot(engine, &mut state)?;
+    state.producers.set_limit(max_producers);
     let (from, to) = keys::times(handle);
     let mut indexed = -1;
     if let Some((key, _)) = engine.last(Family::Log, &from, &to)? {

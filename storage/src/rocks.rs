@@ -14,6 +14,7 @@ use rocksdb::{
 };
 use rustix::fs::{Mode, OFlags};
 
+use crate::disk::{Disk, Syncs};
 use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
 use crate::error::EngineError;
 
@@ -137,14 +138,22 @@ impl RocksEngine {
     /// # Errors
     /// What RocksDB says, classified; a directory that cannot be made is `Io`.
     pub fn open(dir: &Path, options: &RocksOptions) -> Result<Self, EngineError> {
+        Self::open_with(dir, options, &Disk)
+    }
+
+    fn open_with(
+        dir: &Path,
+        options: &RocksOptions,
+        syncs: &dyn Syncs,
+    ) -> Result<Self, EngineError> {
         for name in ["log", "meta"] {
             let path = dir.join(name);
             std::fs::create_dir_all(&path)
                 .map_err(|error| EngineError::Io(format!("{}: {error}", path.display())))?;
         }
         // RocksDB syncs what is inside of its folders, not their names.
-        std::fs::File::open(dir)
-            .and_then(|folder| folder.sync_all())
+        syncs
+            .folder(dir)
             .map_err(|error| EngineError::Io(format!("{}: {error}", dir.display())))?;
         let direct_io = direct_io_works(dir);
         let log_options = log_options(options, direct_io);
@@ -326,16 +335,34 @@ impl Engine for RocksEngine {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::conformance;
     use crate::directory::TempDir;
+    use crate::disk::Recorder;
 
     #[test]
     fn conforms() {
         let dir = TempDir::new("rocks-conforms");
         conformance::run(&mut || {
-            Box::new(RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens"))
+            Arc::new(RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens"))
         });
+    }
+
+    #[test]
+    fn the_names_of_both_databases_are_safe_before_anything_is_in_them() {
+        let dir = TempDir::new("rocks-names");
+        let recorder = Recorder::default();
+        let options = RocksOptions::default();
+        let engine = RocksEngine::open_with(dir.path(), &options, &recorder).expect("opens");
+        assert_eq!(recorder.take(dir.path()), [": log meta"]);
+        drop(engine);
+        let dir = TempDir::new("rocks-no-names");
+        let failing = Recorder::failing(0);
+        assert!(RocksEngine::open_with(dir.path(), &options, &failing).is_err());
+        let held = std::fs::read_dir(dir.path().join("log")).expect("lists");
+        assert_eq!(held.count(), 0);
     }
 
     #[test]

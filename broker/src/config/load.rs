@@ -358,7 +358,7 @@ fn one_node_id(values: &mut Values) -> Result<(), Refused> {
 }
 
 /// Rules beyond one row (Kafka's `KafkaConfig.validateValues`).
-fn check_together(values: &Values) -> Result<(), Refused> {
+pub(super) fn check_together(values: &Values) -> Result<(), Refused> {
     for name in [
         "log.retention.ms",
         "log.retention.minutes",

@@ -46,6 +46,15 @@ pub fn notes(documentation: &str, state: State, difference: Option<&str>) -> Str
     notes
 }
 
+/// Whether a property can be changed at run time, for the end of its notes.
+pub fn update_mode(dynamic: bool, restart_needed: Option<&str>) -> String {
+    match restart_needed {
+        Some(reason) => format!(" **Needs a restart, unlike in Kafka:** {}.", escape(reason)),
+        None if dynamic => " *Can be changed at run time.*".to_owned(),
+        None => String::new(),
+    }
+}
+
 /// Text that would end a cell or be taken for markup.
 fn escape(text: &str) -> String {
     text.replace('|', "\\|").replace('*', "\\*")

@@ -1,10 +1,12 @@
 //! The broker's config: one typed struct, made once at start from Kafka's `server.properties`,
 //! `KAFKA_*` environment variables and `--set` (loader in `load.rs`, table in `table.rs`).
 //!
-//! Everybody reads the fields of [`Config`]; only DescribeConfigs and the topic configs look at the text
-//! values behind them. Nothing here changes after the start. Invariant: what a `Config` holds passed its
-//! row's bounds, so that the typed readers cannot fail.
+//! Everybody reads the fields of [`Config`], which stay as they were at the start, and those of
+//! [`DynamicConfig`], which can change at run time (`dynamic.rs`); only DescribeConfigs and the topic configs
+//! look at the text values behind them. Invariant: what these hold passed its row's bounds, so that the typed
+//! readers cannot fail.
 
+pub mod dynamic;
 pub mod listeners;
 pub mod load;
 pub mod markdown;
@@ -16,18 +18,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use dynamic::{BrokerScope, DynamicConfig, LiveConfig};
 pub use listeners::{Listener, SecurityProtocol};
 pub use load::{ConfigError, Loaded, Origin, Warning};
 pub use table::State;
 
 use ottla_coordinator::group::GroupConfig;
 
-use crate::topic_config::TopicConfig;
+use crate::metrics::Detail;
 use crate::topic_config::table as topic_table;
 use listeners::{Listeners, Refused};
-use value::{ConfigSource, ConfigSynonym, DescribedConfig, split_list};
+use value::{ConfigSource, ConfigSynonym, split_list};
 
-/// The configuration of a broker.
+/// The configuration of a broker, as far as only a restart changes it.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `node.id` (or `broker.id`)
@@ -40,10 +43,14 @@ pub struct Config {
     pub advertised_listeners: Vec<Listener>,
     /// `metrics.listener`: host (empty: every interface) and port; `None` when switched off.
     pub metrics_listener: Option<(String, u16)>,
+    /// `metrics.detail`
+    pub metrics_detail: Detail,
     /// `log.dirs` or `log.dir`
     pub log_dir: PathBuf,
     /// `auto.create.topics.enable`
     pub auto_create_topics_enable: bool,
+    /// `auto.create.topics.limit`
+    pub auto_create_topics_limit: usize,
     /// `num.partitions`
     pub num_partitions: i32,
     /// `default.replication.factor`
@@ -56,12 +63,6 @@ pub struct Config {
     pub socket_request_max_bytes: usize,
     /// `connections.max.idle.ms`; `None`: never closed for idling.
     pub connections_max_idle_ms: Option<u64>,
-    /// `max.connections`
-    pub max_connections: usize,
-    /// `max.connections.per.ip`
-    pub max_connections_per_ip: usize,
-    /// `max.connection.creation.rate`, per second
-    pub max_connection_creation_rate: usize,
     /// `queued.max.request.bytes`; `None` (-1, or 0 as in Kafka): a share of `memory_budget_bytes`.
     pub queued_max_request_bytes: Option<usize>,
     /// `memory.budget.bytes`, or its default on this machine
@@ -74,16 +75,14 @@ pub struct Config {
     pub max_incremental_fetch_session_cache_slots: usize,
     /// `max.request.partition.size.limit`
     pub max_request_partition_size_limit: usize,
-    /// `producer.id.expiration.ms`
-    pub producer_id_expiration_ms: i64,
+    /// `max.producers.per.partition`
+    pub max_producers_per_partition: usize,
     /// `transaction.max.timeout.ms`
     pub transaction_max_timeout_ms: i32,
     /// `offsets.topic.num.partitions`
     pub offsets_topic_num_partitions: i32,
     /// `group.*` and `offset*.*`; `max_groups` is of all shards together.
     pub groups: GroupConfig,
-    /// The configs of a topic that sets none of its own.
-    pub topic_defaults: TopicConfig,
     values: Values,
 }
 
@@ -113,8 +112,11 @@ impl Config {
             listeners,
             advertised_listeners: advertised,
             metrics_listener: metrics_listener(&values)?,
+            metrics_detail: Detail::named(values.text("metrics.detail"))
+                .expect("a checked text is one of the names"),
             log_dir: log_dir(&values)?,
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
+            auto_create_topics_limit: values.number("auto.create.topics.limit"),
             num_partitions: values.number("num.partitions"),
             default_replication_factor: values.number("default.replication.factor"),
             delete_topic_enable: values.boolean("delete.topic.enable"),
@@ -122,9 +124,6 @@ impl Config {
             socket_request_max_bytes: values.number("socket.request.max.bytes"),
             connections_max_idle_ms: u64::try_from(values.number::<i64>("connections.max.idle.ms"))
                 .ok(),
-            max_connections: values.number("max.connections"),
-            max_connections_per_ip: values.number("max.connections.per.ip"),
-            max_connection_creation_rate: values.number("max.connection.creation.rate"),
             queued_max_request_bytes: usize::try_from(
                 values.number::<i64>("queued.max.request.bytes"),
             )
@@ -136,60 +135,73 @@ impl Config {
             max_incremental_fetch_session_cache_slots: values
                 .number("max.incremental.fetch.session.cache.slots"),
             max_request_partition_size_limit: values.number("max.request.partition.size.limit"),
-            producer_id_expiration_ms: values.number("producer.id.expiration.ms"),
+            max_producers_per_partition: values.number("max.producers.per.partition"),
             transaction_max_timeout_ms: values.number("transaction.max.timeout.ms"),
             offsets_topic_num_partitions: values.number("offsets.topic.num.partitions"),
             groups: group_config(&values),
-            topic_defaults: TopicConfig::from_values(&BTreeMap::new(), &values),
             values,
         };
         Ok((config, infos.collect()))
     }
 
-    /// The text values, for DescribeConfigs and for the defaults of topic configs.
+    /// The text values, for what adds to them.
     pub fn values(&self) -> &Values {
         &self.values
-    }
-
-    /// All properties with the values in force, as DescribeConfigs shows them.
-    pub fn describe_broker(&self) -> Vec<DescribedConfig> {
-        table::BROKER_CONFIGS
-            .iter()
-            .map(|row| self.describe(row))
-            .collect()
-    }
-
-    fn describe(&self, row: &'static table::Row) -> DescribedConfig {
-        let synonyms = self.values.synonyms(row.name);
-        let value = match row.name {
-            "memory.budget.bytes" => Some(self.memory_budget_bytes.to_string()),
-            name => self.values.value(name).map(str::to_owned),
-        };
-        DescribedConfig {
-            name: row.name,
-            value,
-            source: synonyms
-                .first()
-                .map_or(ConfigSource::DefaultConfig, |synonym| synonym.source),
-            read_only: !row.dynamic,
-            sensitive: false,
-            config_type: row.config_type,
-            documentation: row.documentation,
-            synonyms,
-        }
     }
 }
 
 /// The values that were set, in checked form, over the defaults of the table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Values {
-    set: BTreeMap<&'static str, String>,
+    /// At run time for this broker.
+    of_broker: BTreeMap<&'static str, String>,
+    /// At run time for all brokers.
+    of_all: BTreeMap<&'static str, String>,
+    /// From the properties file, the environment or the command line.
+    fixed: BTreeMap<&'static str, String>,
 }
 
 impl Values {
-    /// The value somebody set.
+    /// The value somebody set, the one in force first.
     pub fn set(&self, name: &str) -> Option<&str> {
-        self.set.get(name).map(String::as_str)
+        self.layers()
+            .into_iter()
+            .find_map(|(layer, _)| layer.get(name))
+            .map(String::as_str)
+    }
+
+    /// The value that is in force where nothing is set at run time in this scope.
+    pub fn beneath(&self, scope: BrokerScope, name: &str) -> Option<&str> {
+        let of_all = match scope {
+            BrokerScope::ThisBroker => self.of_all.get(name),
+            BrokerScope::AllBrokers => None,
+        };
+        of_all
+            .or_else(|| self.fixed.get(name))
+            .map(String::as_str)
+            .or_else(|| table::row(name)?.default)
+    }
+
+    /// Where values are set, the first that has one is in force.
+    fn layers(&self) -> [(&BTreeMap<&'static str, String>, ConfigSource); 3] {
+        [
+            (&self.of_broker, ConfigSource::DynamicBrokerConfig),
+            (&self.of_all, ConfigSource::DynamicDefaultBrokerConfig),
+            (&self.fixed, ConfigSource::StaticBrokerConfig),
+        ]
+    }
+
+    /// These values with what was set at run time over them.
+    fn with_dynamic(
+        &self,
+        of_broker: BTreeMap<&'static str, String>,
+        of_all: BTreeMap<&'static str, String>,
+    ) -> Self {
+        Self {
+            of_broker,
+            of_all,
+            fixed: self.fixed.clone(),
+        }
     }
 
     /// The value set, else the default; `None` is Kafka's null.
@@ -222,9 +234,14 @@ impl Values {
                 source,
             })
         };
-        let set = names
-            .iter()
-            .filter_map(|name| entry(name, self.set(name), ConfigSource::StaticBrokerConfig));
+        let layers = self.layers();
+        let set = layers.into_iter().flat_map(|(layer, source)| {
+            let value = |name: &str| layer.get(name).map(String::as_str);
+            names
+                .iter()
+                .filter_map(move |name| entry(name, value(name), source))
+                .collect::<Vec<_>>()
+        });
         let defaults = names
             .iter()
             .filter_map(|name| entry(name, table::row(name)?.default, ConfigSource::DefaultConfig));
@@ -251,7 +268,7 @@ impl Values {
 
     /// Stores a checked value.
     fn put(&mut self, name: &'static str, value: String) {
-        self.set.insert(name, value);
+        self.fixed.insert(name, value);
     }
 }
 

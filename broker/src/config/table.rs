@@ -8,6 +8,7 @@
 
 use super::markdown;
 use super::value::{Bounds, ConfigType};
+use crate::metrics::Detail;
 use crate::topic_config::table as topic_table;
 use ConfigType::{Boolean, Double, Int, List, Long, String as Text};
 
@@ -35,8 +36,10 @@ pub struct Row {
     pub bounds: Bounds,
     /// One sentence on what it does.
     pub documentation: &'static str,
-    /// Whether Kafka can change it at run time.
+    /// Whether it can be changed at run time, for this broker or for all.
     pub dynamic: bool,
+    /// Why only a restart changes it, where Kafka needs none.
+    pub restart_needed: Option<&'static str>,
     /// Why default or bounds differ from Kafka's, where they do.
     pub difference: Option<&'static str>,
     /// The topic config this is the broker-wide default of.
@@ -58,6 +61,7 @@ impl Row {
             bounds: Bounds::Any,
             documentation,
             dynamic: false,
+            restart_needed: None,
             difference: None,
             topic: None,
             own_state: State::Effective,
@@ -90,6 +94,13 @@ impl Row {
     const fn dynamic(self) -> Self {
         Self {
             dynamic: true,
+            ..self
+        }
+    }
+
+    const fn restart_needed(self, reason: &'static str) -> Self {
+        Self {
+            restart_needed: Some(reason),
             ..self
         }
     }
@@ -133,12 +144,14 @@ pub fn silent(name: &str) -> Option<&'static str> {
 pub fn markdown_table() -> String {
     let mut table = markdown::header("Property");
     for row in BROKER_CONFIGS {
-        let notes = markdown::notes(row.documentation, row.state(), row.difference);
+        let mut notes = markdown::notes(row.documentation, row.state(), row.difference);
+        notes += &markdown::update_mode(row.dynamic, row.restart_needed);
         table += &markdown::row(row.name, row.config_type, row.default, row.bounds, &notes);
     }
     table
 }
 
+const PORTS_AT_START: &str = "ports are opened at the start";
 const TRANSACTIONS_LATER: &str = "transactions are not served yet";
 
 /// All properties, in the order of the README.
@@ -146,11 +159,11 @@ const TRANSACTIONS_LATER: &str = "transactions are not served yet";
 pub const BROKER_CONFIGS: &[Row] = &[
     // Where it listens and who it is.
     Row::new("listeners", List, "PLAINTEXT://127.0.0.1:9092", "Addresses to listen on, each NAME://host:port; an empty host is every interface, port 0 takes a free port.")
-        .dynamic()
+        .restart_needed(PORTS_AT_START)
         .differs("loopback only unless told otherwise, so that nothing is reachable from outside by accident"),
     Row::without_default("advertised.listeners", List, "Addresses that clients are told to connect to, per listener name; unset, the listeners themselves."),
     Row::new("listener.security.protocol.map", Text, "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", "Security protocol of each listener name; only PLAINTEXT is served so far, others are refused.")
-        .dynamic(),
+        .restart_needed(PORTS_AT_START),
     Row::new("controller.listener.names", List, "", "Listeners of Kafka's controllers; they are not opened.")
         .differs("there is no controller process here, so none has to be named"),
     Row::new("node.id", Int, "1", "Id of this broker in the cluster.")
@@ -163,18 +176,26 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::without_default("log.dirs", List, "Directory of all data; more than one is refused."),
     Row::new("metrics.listener", Text, "127.0.0.1:9404", "Address of /metrics, /healthz and /readyz; empty switches them off.")
         .differs("not a property of Kafka"),
+    Row::new("metrics.detail", Text, "partition", "How many series /metrics has: those of single partitions too, of topics and groups only, or of the cluster only.")
+        .bounds(Bounds::OneOf(Detail::NAMES))
+        .differs("not a property of Kafka"),
     Row::new("authorizer.class.name", Text, "", "Class that checks access; only empty is accepted, since a broker that ignores it would be open.")
         .bounds(Bounds::OnlyEmpty)
         .differs("access control is not served yet"),
     // Topics.
     Row::new("auto.create.topics.enable", Boolean, "true", "Whether a Metadata request creates the topics it names."),
+    Row::new("auto.create.topics.limit", Int, "10000", "Topics there may be for a Metadata request to create one more; CreateTopics is not bound by it.")
+        .bounds(Bounds::AtLeast(0))
+        .differs("not a property of Kafka, where clients that ask for made-up names create topics without end"),
     Row::new("num.partitions", Int, "1", "Partitions of a topic whose creator did not say.").bounds(Bounds::AtLeast(1)),
     Row::new("default.replication.factor", Int, "1", "Replicas of a topic whose creator did not say.")
         .bounds(Bounds::Between(1, i16::MAX as i64))
         .differs("checked at start; Kafka finds out when it creates a topic"),
     Row::new("delete.topic.enable", Boolean, "true", "Whether topics can be deleted."),
     // Limits of connections and requests.
-    Row::new("num.network.threads", Int, "3", "Threads that serve connections and requests.").bounds(Bounds::AtLeast(1)).dynamic(),
+    Row::new("num.network.threads", Int, "3", "Threads that serve connections and requests.")
+        .bounds(Bounds::AtLeast(1))
+        .restart_needed("the threads are started once"),
     Row::new("socket.request.max.bytes", Int, "104857600", "Largest request; its connection is closed above it.").bounds(Bounds::AtLeast(1)),
     Row::new("connections.max.idle.ms", Long, "600000", "A connection without a request for this long is closed; negative: never."),
     Row::new("max.connections", Int, "10000", "Connections open at a time.")
@@ -205,6 +226,9 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("producer.id.expiration.ms", Int, "86400000", "How long an idle producer's sequence state is kept.")
         .bounds(Bounds::AtLeast(1))
         .dynamic(),
+    Row::new("max.producers.per.partition", Int, "5000", "Producers without an open transaction whose sequence state a partition keeps; the oldest goes first.")
+        .bounds(Bounds::AtLeast(1))
+        .differs("not a property of Kafka, which only forgets by time: a client that asks for one producer id after the other fills the heap"),
     Row::new("transaction.max.timeout.ms", Int, "900000", "Longest transaction timeout a producer may ask for.")
         .bounds(Bounds::AtLeast(1)),
     Row::new("transaction.state.log.num.partitions", Int, "50", "Partitions of the topic of transactions.")

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::table::{BROKER_CONFIGS, Row, markdown_table};
-use super::value::{Bounds, ConfigSource, ConfigType, check};
+use super::value::{Bounds, ConfigSource, ConfigType, DescribedConfig, check};
 use super::*;
 
 const KAFKA_BROKER_CONFIGS: &str = include_str!("../testdata/kafka-4.3.1-broker-configs.tsv");
@@ -60,8 +60,8 @@ fn load(sets: &[&str]) -> Config {
 }
 
 fn described(config: &Config, name: &str) -> DescribedConfig {
-    config
-        .describe_broker()
+    DynamicConfig::at_start(config)
+        .describe(config)
         .into_iter()
         .find(|described| described.name == name)
         .unwrap()
@@ -86,7 +86,9 @@ fn every_row_is_kafkas_or_says_why_not() {
             "{}",
             row.name
         );
-        assert_eq!(row.dynamic, !theirs.read_only, "{}", row.name);
+        let dynamic_there = row.dynamic || row.restart_needed.is_some();
+        assert_eq!(dynamic_there, !theirs.read_only, "{}", row.name);
+        assert!(!row.dynamic || row.restart_needed.is_none(), "{}", row.name);
         let unbounded = matches!(theirs.valid, "-" | "" | "non-null string");
         let same_bounds =
             in_kafkas_words(row.bounds) == theirs.valid || (row.bounds == Bounds::Any && unbounded);
@@ -204,8 +206,22 @@ fn without_settings_every_field_has_its_default() {
     assert_eq!(config.queued_max_request_bytes, None);
     assert!((16 << 20..=384 << 20).contains(&config.memory_budget_bytes));
     assert!(config.auto_create_topics_enable && config.delete_topic_enable);
-    assert_eq!(config.topic_defaults.flush_messages, 1);
+    assert_eq!(
+        DynamicConfig::at_start(&config)
+            .topic_defaults
+            .flush_messages,
+        1
+    );
     assert_eq!(config.broker_rack, None);
+}
+
+#[test]
+fn every_detail_of_metrics_has_a_name() {
+    for name in Detail::NAMES {
+        let config = load(&[&format!("metrics.detail={name}")]);
+        assert_eq!(Some(config.metrics_detail), Detail::named(name));
+    }
+    assert_eq!(load(&[]).metrics_detail, Detail::Partition);
 }
 
 #[test]
@@ -214,6 +230,7 @@ fn settings_reach_their_fields() {
         "node.id=7",
         "broker.rack=cellar",
         "metrics.listener=",
+        "metrics.detail=topic",
         "log.dirs=/srv/ottla",
         "connections.max.idle.ms=-1",
         "queued.max.request.bytes=1048576",
@@ -225,13 +242,19 @@ fn settings_reach_their_fields() {
     assert_eq!(config.node_id, 7);
     assert_eq!(config.broker_rack.as_deref(), Some("cellar"));
     assert_eq!(config.metrics_listener, None);
+    assert_eq!(config.metrics_detail, Detail::Topic);
     assert_eq!(config.log_dir, PathBuf::from("/srv/ottla"));
     assert_eq!(config.connections_max_idle_ms, None);
     assert_eq!(config.queued_max_request_bytes, Some(1_048_576));
     assert_eq!(config.memory_budget_bytes, 33_554_432);
     assert!(!config.auto_create_topics_enable);
     assert_eq!(config.num_partitions, 3);
-    assert_eq!(config.topic_defaults.max_message_bytes, 2000);
+    assert_eq!(
+        DynamicConfig::at_start(&config)
+            .topic_defaults
+            .max_message_bytes,
+        2000
+    );
 }
 
 #[test]

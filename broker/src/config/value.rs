@@ -5,6 +5,7 @@
 //!
 //! Invariant: a value that [`check`] returned parses by the typed readers of [`super::Values`].
 
+use std::collections::HashSet;
 use std::fmt;
 
 /// The type of a config, with the wire code of DescribeConfigs (Kafka's `ConfigResponse.ConfigType`).
@@ -145,12 +146,18 @@ impl fmt::Display for Bounds {
     }
 }
 
+/// Bytes of the longest value: what a string of the Kafka protocol can hold, so that every value can be shown.
+pub const MAX_VALUE_BYTES: usize = i16::MAX as usize;
+
 /// Checks a value and returns it in the form Kafka describes it in: trimmed, lists without blanks and
 /// without repetition (`ConfigDef.convertToString` of the parsed value), booleans in lower case.
 ///
 /// The error is what was wrong, with the allowed range: "not a number of type int", "must be at least 1".
 pub fn check(config_type: ConfigType, bounds: Bounds, value: &str) -> Result<String, String> {
     let value = value.trim();
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(format!("must be at most {MAX_VALUE_BYTES} bytes long"));
+    }
     match config_type {
         ConfigType::Boolean if value.eq_ignore_ascii_case("true") => Ok("true".to_owned()),
         ConfigType::Boolean if value.eq_ignore_ascii_case("false") => Ok("false".to_owned()),
@@ -172,11 +179,13 @@ pub fn check(config_type: ConfigType, bounds: Bounds, value: &str) -> Result<Str
         },
         ConfigType::List => {
             let mut items: Vec<&str> = Vec::new();
+            // A list may have thousands of items.
+            let mut seen = HashSet::new();
             for item in split_list(value) {
                 if !list_item_allowed(bounds, item) {
                     return Err(format!("must be {bounds}"));
                 }
-                if !items.contains(&item) {
+                if seen.insert(item) {
                     items.push(item);
                 }
             }
@@ -186,6 +195,21 @@ pub fn check(config_type: ConfigType, bounds: Bounds, value: &str) -> Result<Str
             Ok(items.join(","))
         }
     }
+}
+
+/// A name or value that a client sent, as a message can show it: on one line, and not longer than somebody
+/// reads. The wire's text ends at 32,767 bytes, and a message repeats more than one of them.
+pub fn shown(text: &str) -> String {
+    const MOST: usize = 256;
+    let mut shown: String = text
+        .chars()
+        .take(MOST)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    if text.chars().nth(MOST).is_some() {
+        shown.push_str("...");
+    }
+    shown
 }
 
 /// The items of a list value: separated by commas, blanks around them dropped; the empty text has none.

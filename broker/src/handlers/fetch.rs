@@ -29,6 +29,7 @@ use ottla_storage::waiters::Watch;
 use super::apart;
 use super::fetch_session::{Asked, Plan, TopicKey, Wanted};
 use crate::error::storage_error;
+use crate::metrics::TopicMetrics;
 use crate::partitions::LocalTopic;
 use crate::router::{Ctx, FetchAnswer};
 
@@ -190,10 +191,22 @@ fn understand(ctx: &Ctx, request: FetchRequest) -> Asked {
 
 /// A partition that is named again counts once, with what was said last (Kafka's `FetchRequest.fetchData`).
 fn once_each(partitions: Vec<Wanted>) -> Vec<Wanted> {
+    let mut topics: HashMap<TopicKey, usize> = HashMap::new();
     let mut places = HashMap::with_capacity(partitions.len());
     let mut once: Vec<Wanted> = Vec::with_capacity(partitions.len());
+    let mut last: Option<(TopicKey, usize)> = None;
     for wanted in partitions {
-        match places.entry((wanted.topic.clone(), wanted.partition)) {
+        // A number for the topic: its name is looked for once, not for each of its partitions.
+        let topic = match &last {
+            Some((key, number)) if *key == wanted.topic => *number,
+            _ => {
+                let next = topics.len();
+                let number = *topics.entry(wanted.topic.clone()).or_insert(next);
+                last = Some((wanted.topic.clone(), number));
+                number
+            }
+        };
+        match places.entry((topic, wanted.partition)) {
             Entry::Occupied(place) => once[*place.get()] = wanted,
             Entry::Vacant(place) => {
                 place.insert(once.len());
@@ -217,17 +230,46 @@ fn wanted(topic: TopicKey, partition: &FetchPartition) -> Wanted {
     }
 }
 
+/// Topics by key, where many partitions of one topic follow each other: each topic is looked up once in a row.
+struct Topics<'a, T> {
+    look_up: &'a dyn Fn(&TopicKey) -> Option<T>,
+    last: Option<(TopicKey, Option<T>)>,
+}
+
+impl<'a, T> Topics<'a, T> {
+    fn new(look_up: &'a dyn Fn(&TopicKey) -> Option<T>) -> Self {
+        Self {
+            look_up,
+            last: None,
+        }
+    }
+
+    fn find(&mut self, key: &TopicKey) -> Option<&T> {
+        if self.last.as_ref().is_none_or(|(last, _)| last != key) {
+            self.last = Some((key.clone(), (self.look_up)(key)));
+        }
+        self.last.as_ref()?.1.as_ref()
+    }
+}
+
+fn local_topic(ctx: &Ctx, key: &TopicKey) -> Option<Arc<LocalTopic>> {
+    match key {
+        TopicKey::Name(name) => ctx.broker.partitions.by_name(name),
+        TopicKey::Id(id) => ctx.broker.partitions.by_id(id),
+    }
+}
+
 fn look_up(ctx: &Ctx, partitions: &[Wanted], from_replica: bool) -> Vec<Target> {
+    let by_key = |key: &TopicKey| local_topic(ctx, key);
+    let mut topics = Topics::new(&by_key);
     partitions
         .iter()
         .map(|wanted| {
-            let (local, unknown) = match &wanted.topic {
-                TopicKey::Name(name) => (
-                    ctx.broker.partitions.by_name(name),
-                    ErrorCode::UnknownTopicOrPartition,
-                ),
-                TopicKey::Id(id) => (ctx.broker.partitions.by_id(id), ErrorCode::UnknownTopicId),
+            let unknown = match &wanted.topic {
+                TopicKey::Name(_) => ErrorCode::UnknownTopicOrPartition,
+                TopicKey::Id(_) => ErrorCode::UnknownTopicId,
             };
+            let local = topics.find(&wanted.topic).cloned();
             let found = local.ok_or(unknown).and_then(|local| {
                 let partition = local.partition(wanted.partition).cloned();
                 let partition = partition.ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -398,9 +440,16 @@ fn answer(ctx: &Ctx, plan: &Plan, outcomes: Vec<Outcome>) -> FetchAnswer {
     let mut last: Option<&TopicKey> = None;
     let mut records = Vec::new();
     let mut told = Vec::new();
+    let counted = |key: &TopicKey| {
+        let local = local_topic(ctx, key)?;
+        Some((ctx.broker.metrics.topic(&local.name), local))
+    };
+    let mut counted = Topics::new(&counted);
     for (wanted, mut outcome) in plan.partitions.iter().zip(outcomes) {
         outcome.data.partition_index = wanted.partition;
-        count(ctx, wanted, &outcome);
+        if let Some((metrics, local)) = counted.find(&wanted.topic) {
+            count(ctx, metrics, local, wanted, &outcome);
+        }
         let data = &outcome.data;
         let news = outcome.bytes > 0
             || data.error_code != 0
@@ -411,13 +460,15 @@ fn answer(ctx: &Ctx, plan: &Plan, outcomes: Vec<Outcome>) -> FetchAnswer {
             continue;
         }
         // An error tells a high watermark of -1, so that its end is news.
-        told.push((
-            wanted.topic.clone(),
-            wanted.partition,
-            data.high_watermark,
-            data.log_start_offset,
-            outcome.bytes > 0,
-        ));
+        if plan.session_id != 0 {
+            told.push((
+                wanted.topic.clone(),
+                wanted.partition,
+                data.high_watermark,
+                data.log_start_offset,
+                outcome.bytes > 0,
+            ));
+        }
         if last != Some(&wanted.topic) {
             last = Some(&wanted.topic);
             let mut topic = FetchableTopicResponse::default();
@@ -449,13 +500,13 @@ fn answer(ctx: &Ctx, plan: &Plan, outcomes: Vec<Outcome>) -> FetchAnswer {
     }
 }
 
-fn count(ctx: &Ctx, wanted: &Wanted, outcome: &Outcome) {
-    let local = match &wanted.topic {
-        TopicKey::Name(name) => ctx.broker.partitions.by_name(name),
-        TopicKey::Id(id) => ctx.broker.partitions.by_id(id),
-    };
-    let Some(local) = local else { return };
-    let metrics = ctx.broker.metrics.topic(&local.name);
+fn count(
+    ctx: &Ctx,
+    metrics: &TopicMetrics,
+    local: &LocalTopic,
+    wanted: &Wanted,
+    outcome: &Outcome,
+) {
     metrics.fetch_request();
     if let Some(error) = &outcome.failure {
         metrics.fetch_failed();

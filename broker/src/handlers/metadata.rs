@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
@@ -91,17 +92,44 @@ pub async fn metadata(ctx: Ctx, request: MetadataRequest) -> MetadataResponse {
     response
 }
 
-/// Creates a topic that a client used without creating it, as `auto.create.topics.enable` allows.
-///
-/// Returns the topic also when another request created it meanwhile. Never creates an internal topic
-/// (their creation belongs to their coordinator) nor one with a name Kafka forbids.
-pub async fn auto_create(ctx: &Ctx, name: &str) -> Result<Arc<Topic>, ErrorCode> {
-    let config = &ctx.broker.config;
-    topic_name::validate(name).map_err(|error| metadata_error(&error))?;
-    let creatable = !topic_name::is_internal(name) && name != topic_name::CLUSTER_METADATA;
-    if !config.auto_create_topics_enable || !creatable {
-        return Err(ErrorCode::UnknownTopicOrPartition);
+/// Topics that Metadata requests are creating now, so that requests beside each other stay within
+/// `auto.create.topics.limit` together.
+#[derive(Debug, Default)]
+pub struct AutoCreations(AtomicUsize);
+
+/// Room for so many topics, until it is dropped.
+struct Reserved<'a> {
+    creations: &'a AutoCreations,
+    count: usize,
+}
+
+impl AutoCreations {
+    /// Room for at most `wanted` more topics. `existing` is called after the room is taken: who gave room back before
+    /// has its topics in what is counted then, so that there is never room for one too many. There may be too little
+    /// for a moment, while a topic is counted both ways.
+    fn reserve(&self, wanted: usize, limit: usize, existing: impl Fn() -> usize) -> Reserved<'_> {
+        let before = self.0.fetch_add(wanted, Ordering::SeqCst);
+        let room = limit.saturating_sub(before.saturating_add(existing()));
+        let count = wanted.min(room);
+        self.0.fetch_sub(wanted - count, Ordering::SeqCst);
+        Reserved {
+            creations: self,
+            count,
+        }
     }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.creations.0.fetch_sub(self.count, Ordering::SeqCst);
+    }
+}
+
+/// Creates a topic that a client used without creating it; its name is creatable.
+///
+/// Returns the topic also when another request created it meanwhile.
+async fn auto_create(ctx: &Ctx, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+    let config = &ctx.broker.config;
     let command = Command::CreateTopic {
         name: name.to_owned(),
         id: ctx.broker.env.uuid(),
@@ -132,6 +160,13 @@ pub async fn auto_create(ctx: &Ctx, name: &str) -> Result<Arc<Topic>, ErrorCode>
         .topic(name)
         .cloned()
         .ok_or(ErrorCode::UnknownTopicOrPartition)
+}
+
+/// Whether a Metadata request may create a topic of this name: not one that Kafka forbids, nor an internal one, whose
+/// creation belongs to its coordinator.
+fn is_creatable(name: &str) -> bool {
+    let reserved = topic_name::is_internal(name) || name == topic_name::CLUSTER_METADATA;
+    !reserved && topic_name::validate(name).is_ok()
 }
 
 /// Which topics a Metadata request asks for.
@@ -225,19 +260,31 @@ async fn create_missing<'a>(ctx: &Ctx, asked: &'a [TopicRef]) -> BTreeMap<&'a st
     let missing: Vec<&str> = asked
         .iter()
         .filter_map(|topic| match topic {
-            TopicRef::Name(name) if image.topic(name).is_none() => Some(name.as_str()),
+            TopicRef::Name(name) if image.topic(name).is_none() && is_creatable(name) => {
+                Some(name.as_str())
+            }
             TopicRef::Name(_) | TopicRef::Id(_) => None,
         })
         .collect();
+    let config = &ctx.broker.config;
+    if missing.is_empty() || !config.auto_create_topics_enable {
+        return BTreeMap::new();
+    }
     // Kafka creates them by one CreateTopics request, whose limit therefore holds here too.
-    let partitions_each = usize::try_from(ctx.broker.config.num_partitions)
-        .unwrap_or(1)
-        .max(1);
-    let (creatable, too_many) = missing.split_at(
-        missing
-            .len()
-            .min(MAX_PARTITIONS_PER_REQUEST / partitions_each),
-    );
+    let partitions_each = usize::try_from(config.num_partitions).unwrap_or(1).max(1);
+    let wanted = missing
+        .len()
+        .min(MAX_PARTITIONS_PER_REQUEST / partitions_each);
+    let reserved =
+        ctx.broker
+            .auto_creations
+            .reserve(wanted, config.auto_create_topics_limit, || {
+                ctx.broker.metadata.image().names.len()
+            });
+    if reserved.count < wanted {
+        tell_of_limit(ctx, wanted - reserved.count);
+    }
+    let (creatable, too_many) = missing.split_at(reserved.count);
     // Proposed together, so that they share a sync.
     let outcomes = join_all(creatable.iter().map(|name| auto_create(ctx, name))).await;
     let refused = creatable
@@ -248,6 +295,22 @@ async fn create_missing<'a>(ctx: &Ctx, asked: &'a [TopicRef]) -> BTreeMap<&'a st
         .iter()
         .map(|name| (*name, ErrorCode::PolicyViolation));
     refused.chain(over_limit).collect()
+}
+
+fn tell_of_limit(ctx: &Ctx, names: usize) {
+    ctx.broker.metrics.refused("auto_create_limit");
+    let log = &ctx.broker.log_lines;
+    if let Some(more) = log.admit("auto_create_limit", ctx.broker.env.now_ms()) {
+        let limit = ctx.broker.config.auto_create_topics_limit;
+        tracing::warn!(
+            names,
+            limit,
+            client = %ctx.client_id,
+            peer = %ctx.peer,
+            more,
+            "topics not created on first use: there are as many as auto.create.topics.limit allows"
+        );
+    }
 }
 
 fn unknown_name_error(name: &str) -> ErrorCode {

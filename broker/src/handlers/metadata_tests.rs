@@ -220,3 +220,33 @@ fn a_cursor_outside_the_asked_topics_is_an_invalid_request() {
         assert_eq!(seen(&response), [("a".to_owned(), invalid, vec![])]);
     }
 }
+
+#[test]
+fn requests_beside_each_other_never_create_more_topics_than_there_is_room_for() {
+    const LIMIT: usize = 1_000;
+    let creations = AutoCreations::default();
+    let topics = AtomicUsize::new(7);
+    let create = |wanted| {
+        let reserved = creations.reserve(wanted, LIMIT, || topics.load(Ordering::SeqCst));
+        // There before the room is given back, as an image is published before its replies.
+        let there = topics.fetch_add(reserved.count, Ordering::SeqCst) + reserved.count;
+        assert!(there <= LIMIT, "{there} topics");
+    };
+    std::thread::scope(|scope| {
+        for seed in 0..8 {
+            let create = &create;
+            scope.spawn(move || {
+                let mut rng = fastrand::Rng::with_seed(seed);
+                (0..500).for_each(|_| create(rng.usize(0..5)));
+            });
+        }
+    });
+    // Nothing stayed reserved: whoever comes alone gets all that is left.
+    create(LIMIT);
+    assert_eq!(topics.load(Ordering::SeqCst), LIMIT);
+    assert_eq!(creations.0.load(Ordering::SeqCst), 0);
+    create(1);
+    assert_eq!(topics.load(Ordering::SeqCst), LIMIT);
+    let none = creations.reserve(usize::MAX / 2, LIMIT, || LIMIT + 1);
+    assert_eq!(none.count, 0);
+}

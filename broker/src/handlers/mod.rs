@@ -1,15 +1,18 @@
 //! What each API does: one file per group of APIs that share a vocabulary. A handler gets a `Ctx` and a decoded
 //! request and gives a response; it never touches a socket, a clock of its own, or RocksDB.
 
+pub mod acls;
 pub mod configs;
 pub mod fetch;
 pub mod fetch_session;
 pub mod group_offsets;
 pub mod groups;
+pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;
 pub mod producer_ids;
+pub mod quotas;
 pub mod topics;
 
 use ottla_protocol::error_code::ErrorCode;

@@ -99,6 +99,8 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
             .map(|local| ctx.broker.metrics.topic(&local.name));
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
+            // A request may name 20,000, and others wait for this thread.
+            tokio::task::consume_budget().await;
             let index = data.index;
             let key = (topic.name.0.clone(), topic.topic_id, index);
             let checked = match find(&ctx, local.as_ref(), index) {
@@ -351,9 +353,12 @@ async fn validate(
             None
         };
         let bytes = bytes.clone();
+        let metrics = ctx.broker.metrics.clone();
         let checked = apart(move || {
+            // Counted where it happens, so that the count can prove what the permits are for.
+            let running = compressed.then(|| metrics.decompression());
             let checked = records::validate_produce(&bytes, &limits);
-            drop(permit);
+            drop((running, permit));
             checked
         });
         checked.await.map_err(|code| (code, None))?

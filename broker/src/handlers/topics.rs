@@ -32,6 +32,7 @@ use ottla_coordinator::metadata::{
 use ottla_protocol::error_code::ErrorCode;
 use uuid::Uuid;
 
+use crate::config::{DynamicConfig, value};
 use crate::env::kafka_uuid;
 use crate::error::metadata_error;
 use crate::router::Ctx;
@@ -173,7 +174,7 @@ async fn create_topic(
     let config = &ctx.broker.config;
     let name = topic.name.as_str();
     let configs = if creatable_name(&ctx.broker.metadata.image(), name) {
-        checked_configs(topic)?
+        checked_configs(topic, &ctx.broker.dynamic.current())?
     } else {
         BTreeMap::new() // the machine refuses the name, which Kafka tells first
     };
@@ -233,7 +234,10 @@ fn creatable_name(image: &Image, name: &str) -> bool {
 }
 
 /// The configs of a new topic: known ones, with values they may have, that do not contradict each other.
-fn checked_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> {
+fn checked_configs(
+    topic: &CreatableTopic,
+    live: &DynamicConfig,
+) -> Result<BTreeMap<String, String>, Refusal> {
     let invalid = |message| Refusal::new(ErrorCode::InvalidConfig, message);
     let mut configs = BTreeMap::new();
     for entry in &topic.configs {
@@ -242,12 +246,12 @@ fn checked_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, R
             None => {
                 return Err(invalid(format!(
                     "Null value not supported for topic configs: {}",
-                    entry.name
+                    value::shown(&entry.name)
                 )));
             }
         };
     }
-    topic_config::validate_all(&configs).map_err(invalid)?;
+    topic_config::validate_all(&configs, live).map_err(invalid)?;
     Ok(configs)
 }
 
@@ -263,7 +267,7 @@ fn node_ids(brokers: &[BrokerId]) -> Vec<i32> {
 }
 
 fn all_configs(overrides: &BTreeMap<String, String>, ctx: &Ctx) -> Vec<CreatableTopicConfigs> {
-    let described = topic_config::describe(overrides, &ctx.broker.config).into_iter();
+    let described = topic_config::describe(overrides, &ctx.broker.dynamic.current()).into_iter();
     let answer = described.map(|config| {
         let mut answer = CreatableTopicConfigs::default();
         answer.name = StrBytes::from_static_str(config.name);
@@ -424,6 +428,9 @@ async fn propose_deletion(ctx: &Ctx, topic: TopicRef) -> Result<NamedTopic, Refu
 
 /// CreatePartitions, versions 0 to 3: all alike but for the encoding (v2) and quotas (v3), of which
 /// there are none yet.
+///
+/// Internal topics do not grow. Kafka lets them, and then looks for a group in another partition than the one
+/// that holds its offsets.
 pub async fn create_partitions(
     ctx: Ctx,
     request: CreatePartitionsRequest,
@@ -482,6 +489,13 @@ async fn grow_topic(
     topic: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), Refusal> {
+    if topic_name::is_internal(&topic.name) {
+        let message = format!(
+            "The number of partitions of the internal topic {} is fixed: its keys would move to others.",
+            topic.name.as_str()
+        );
+        return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
+    }
     let given = topic.assignments.as_ref();
     let command = Command::CreatePartitions {
         name: topic.name.to_string(),

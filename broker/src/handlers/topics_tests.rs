@@ -54,6 +54,8 @@ fn partitions_of_a_request_are_summed_with_the_default_and_with_assignments() {
 
 #[test]
 fn a_config_without_a_value_or_of_an_unknown_name_is_refused() {
+    let loaded = crate::config::Config::load(None, std::iter::empty(), &[]).unwrap();
+    let live = DynamicConfig::at_start(&loaded.config);
     let entry = |name: &'static str, value: Option<&'static str>| {
         let mut entry = CreatableTopicConfig::default();
         entry.name = StrBytes::from_static_str(name);
@@ -67,14 +69,14 @@ fn a_config_without_a_value_or_of_an_unknown_name_is_refused() {
         let mut topic = creatable("a", 1);
         topic.configs = vec![bad];
         assert_eq!(
-            checked_configs(&topic).unwrap_err().code,
+            checked_configs(&topic, &live).unwrap_err().code,
             ErrorCode::InvalidConfig
         );
     }
     let mut topic = creatable("a", 1);
     topic.configs = vec![entry("cleanup.policy", Some("compact"))];
     assert_eq!(
-        checked_configs(&topic).unwrap()["cleanup.policy"],
+        checked_configs(&topic, &live).unwrap()["cleanup.policy"],
         "compact"
     );
 }

@@ -1,8 +1,9 @@
 //! Every metric name on `/metrics`, in one table.
 //!
-//! Used by the rest of `metrics` only; nothing else spells a metric name. Three groups: the names under which the JMX
-//! exporter shows Apache Kafka's MBeans (`kafka_<domain>_<type>_<name>`, lower case, as the Strimzi dashboards and
-//! alerts ask for them), the topic and broker names of kafka_exporter, and our own `ottla_` names.
+//! Used by the rest of `metrics`; nothing else spells a metric name but `exporters`, which tells of each name of the
+//! two exporters whether it is here. Three groups: the names under which the JMX exporter shows Apache Kafka's MBeans
+//! (`kafka_<domain>_<type>_<name>`, lower case, as the Strimzi dashboards and alerts ask for them) and its own process
+//! (`process_`), the names of kafka_exporter, and our own `ottla_` names.
 //!
 //! Invariants: names are distinct; a scrape of a busy broker shows each of them, and no other.
 
@@ -49,7 +50,6 @@ macro_rules! families {
         pub const METRIC_FAMILIES: &[(&str, &str)] = &[$(($name, $help),)*];
 
         /// The rows themselves.
-        #[cfg(test)]
         pub(crate) const ALL: &[&Family] = &[$(&$constant,)*];
     };
 }
@@ -76,6 +76,8 @@ families! {
         "Partitions with a replica on this broker.";
     LEADER_COUNT: Gauge "kafka_server_replicamanager_leadercount"
         "Partitions this broker leads.";
+    PRODUCER_ID_COUNT: Gauge "kafka_server_replicamanager_produceridcount"
+        "Producers whose sequence state is kept, each counted once a partition.";
     UNDER_REPLICATED_PARTITIONS: Gauge "kafka_server_replicamanager_underreplicatedpartitions"
         "Led partitions with fewer in-sync replicas than replicas.";
     UNDER_MIN_ISR_PARTITION_COUNT: Gauge "kafka_server_replicamanager_underminisrpartitioncount"
@@ -90,6 +92,11 @@ families! {
         "Bytes this process made Linux read from disks, from /proc/self/io.";
     DISK_WRITE_BYTES: Gauge "kafka_server_kafkaserver_linux_disk_write_bytes"
         "Bytes this process made Linux write to disks, from /proc/self/io.";
+
+    REQUEST_HANDLER_IDLE: Gauge "kafka_server_kafkarequesthandlerpool_requesthandleravgidle_percent"
+        "Share of the last minute, 0 to 1, that the threads which serve requests were idle.";
+    NETWORK_PROCESSOR_IDLE: Gauge "kafka_network_socketserver_networkprocessoravgidle_percent"
+        "The same value: the threads that serve requests also serve the sockets.";
 
     // The controller's view.
     ACTIVE_CONTROLLER_COUNT: Gauge "kafka_controller_kafkacontroller_activecontrollercount"
@@ -161,6 +168,28 @@ families! {
     REQUEST_BYTES_COUNT: Counter "kafka_network_requestmetrics_requestbytes_count"
         "Values behind kafka_network_requestmetrics_requestbytes.";
 
+    // Groups.
+    NUM_GROUPS: Gauge "kafka_coordinator_group_groupmetadatamanager_numgroups"
+        "Groups, with members or with committed offsets only.";
+    NUM_OFFSETS: Gauge "kafka_coordinator_group_groupmetadatamanager_numoffsets"
+        "Committed offsets, one per group and partition.";
+    NUM_GROUPS_STABLE: Gauge "kafka_coordinator_group_groupmetadatamanager_numgroupsstable"
+        "Groups whose members have their assignment.";
+    NUM_GROUPS_PREPARING: Gauge "kafka_coordinator_group_groupmetadatamanager_numgroupspreparingrebalance"
+        "Groups that wait for their members to join.";
+    NUM_GROUPS_COMPLETING: Gauge "kafka_coordinator_group_groupmetadatamanager_numgroupscompletingrebalance"
+        "Groups that wait for their leader's assignment.";
+    NUM_GROUPS_EMPTY: Gauge "kafka_coordinator_group_groupmetadatamanager_numgroupsempty"
+        "Groups without members.";
+    NUM_GROUPS_DEAD: Gauge "kafka_coordinator_group_groupmetadatamanager_numgroupsdead"
+        "Groups about to be forgotten; here they are forgotten at once.";
+    GROUP_COUNT: Gauge "kafka_server_group_coordinator_metrics_group_count"
+        "Groups by protocol.";
+    OFFSET_COUNT: Gauge "kafka_server_group_coordinator_metrics_offset_count"
+        "Committed offsets, one per group and partition.";
+    CLASSIC_GROUP_COUNT: Gauge "kafka_server_group_coordinator_metrics_classic_group_count"
+        "Groups of the classic protocol by state.";
+
     // The names of kafka_exporter.
     BROKERS: Gauge "kafka_brokers"
         "Brokers in the cluster.";
@@ -183,7 +212,40 @@ families! {
     TOPIC_UNDER_REPLICATED: Gauge "kafka_topic_partition_under_replicated_partition"
         "1 if the partition has fewer in-sync replicas than replicas.";
 
+    GROUP_MEMBERS: Gauge "kafka_consumergroup_members"
+        "Members of the group.";
+    GROUP_CURRENT_OFFSET: Gauge "kafka_consumergroup_current_offset"
+        "The group's committed offset: the next one it will read.";
+    GROUP_LAG: Gauge "kafka_consumergroup_lag"
+        "Offsets between the committed offset and the high watermark, at least 0.";
+    GROUP_CURRENT_OFFSET_SUM: Gauge "kafka_consumergroup_current_offset_sum"
+        "Committed offsets of the group, summed over the partitions of the topic.";
+    GROUP_LAG_SUM: Gauge "kafka_consumergroup_lag_sum"
+        "Lag of the group, summed over the partitions of the topic.";
+
+    // The process, as every exporter of Prometheus shows its own.
+    PROCESS_CPU_SECONDS: Counter "process_cpu_seconds_total"
+        "User and system CPU time of the process.";
+    PROCESS_OPEN_FDS: Gauge "process_open_fds"
+        "Open file descriptors.";
+    PROCESS_MAX_FDS: Gauge "process_max_fds"
+        "File descriptors the process may open.";
+    PROCESS_VIRTUAL_BYTES: Gauge "process_virtual_memory_bytes"
+        "Virtual memory of the process.";
+    PROCESS_RESIDENT_BYTES: Gauge "process_resident_memory_bytes"
+        "Memory of the process that is in RAM.";
+    PROCESS_START_SECONDS: Gauge "process_start_time_seconds"
+        "When the process started, in seconds since 1970.";
+
     // Our own.
+    GROUP_LAG_SECONDS: Gauge "kafka_consumergroup_lag_seconds"
+        "Age of the first batch the group has not read whole, by its first record's timestamp; 0 without lag.";
+    LEFT_OUT: Gauge "ottla_metrics_left_out"
+        "Samples this page would have had beyond its size limit, by section; see metrics.detail.";
+    DISK_FREE_BYTES: Gauge "ottla_disk_free_bytes"
+        "Bytes that the broker may still write to the disk of its data directory.";
+    DISK_TOTAL_BYTES: Gauge "ottla_disk_total_bytes"
+        "Size of the disk of the data directory.";
     BUILD_INFO: Gauge "ottla_build_info"
         "Always 1; the label tells the version.";
     REQUEST_SECONDS: Histogram "ottla_request_seconds"
@@ -196,6 +258,10 @@ families! {
         "Input refused as damaged, oversized or hostile, by cause.";
     PANICS: Counter "ottla_panics_total"
         "Panics caught; each one is a bug.";
+    DECOMPRESSIONS_RUNNING: Gauge "ottla_decompressions_running"
+        "Batches that are being decompressed now.";
+    DECOMPRESSIONS_MOST: Gauge "ottla_decompressions_running_most"
+        "Most batches that were being decompressed at a moment since the start.";
     GROUP_COMMIT_REQUESTS: Histogram "ottla_group_commit_requests"
         "Requests whose batches were written together.";
     GROUP_COMMIT_BATCHES: Histogram "ottla_group_commit_batches"
@@ -222,14 +288,12 @@ families! {
         "Errors of flushes and compactions since the store was opened.";
     ROCKSDB_BLOB_BYTES: Gauge "ottla_rocksdb_blob_bytes"
         "Bytes of blob files.";
-    ROCKSDB_WAL_BYTES: Gauge "ottla_rocksdb_wal_bytes"
-        "Bytes of write-ahead log not yet covered by a flush.";
     ENGINE_PROPERTY: Gauge "ottla_engine_property"
         "Values of the storage engine that have no name of their own here.";
 }
 
 /// The properties the RocksDB engine reports, by the engine's name for them.
-pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 9] = [
+pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 8] = [
     ("memtable_bytes", &ROCKSDB_MEMTABLE_BYTES),
     ("immutable_memtables", &ROCKSDB_IMMUTABLE_MEMTABLES),
     ("running_flushes", &ROCKSDB_RUNNING_FLUSHES),
@@ -238,7 +302,6 @@ pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 9] = [
     ("write_stopped", &ROCKSDB_WRITE_STOPPED),
     ("background_errors", &ROCKSDB_BACKGROUND_ERRORS),
     ("blob_bytes", &ROCKSDB_BLOB_BYTES),
-    ("wal_bytes", &ROCKSDB_WAL_BYTES),
 ];
 
 #[cfg(test)]
@@ -254,10 +317,8 @@ mod tests {
             assert!(names.insert(name), "{name} twice");
             let valid = |c: char| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit();
             assert!(name.chars().all(valid), "{name}");
-            assert!(
-                name.starts_with("kafka_") || name.starts_with("ottla_"),
-                "{name}"
-            );
+            let known = ["kafka_", "ottla_", "process_"];
+            assert!(known.iter().any(|start| name.starts_with(start)), "{name}");
             assert!(
                 help.ends_with('.') && !help.contains(['\\', '\n']),
                 "{name}"
@@ -270,8 +331,14 @@ mod tests {
         for family in ALL {
             let counts = family.name.ends_with("_total") || family.name.ends_with("_count");
             let is_counter = family.kind == Kind::Counter;
-            // Kafka's own gauge; its name is what dashboards ask for.
-            let kept = family.name == CONNECTION_COUNT.name;
+            // Kafka's own gauges; their names are what dashboards ask for.
+            let kept = [
+                &CONNECTION_COUNT,
+                &GROUP_COUNT,
+                &OFFSET_COUNT,
+                &CLASSIC_GROUP_COUNT,
+            ];
+            let kept = kept.iter().any(|gauge| gauge.name == family.name);
             assert_eq!(counts && !kept, is_counter, "{}", family.name);
         }
     }

@@ -8,7 +8,11 @@
 //! Labels that clients could choose are bounded: topics that exist, APIs and versions of Kafka, causes named in the
 //! code.
 
+mod exporters;
 mod families;
+pub(crate) mod first_unread;
+mod groups;
+mod idle;
 mod partitions;
 mod process;
 mod quantile;
@@ -24,25 +28,44 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+pub use exporters::{EXPORTER_NAMES, Exporter, Shown, markdown_table};
 pub use families::METRIC_FAMILIES;
+pub use groups::{CommittedFacts, GroupFacts, GroupSource};
+pub use idle::BusyTime;
+pub(crate) use idle::SAMPLE_EVERY;
 pub use partitions::{PartitionFacts, PartitionSource};
-pub use request::{ApiMetrics, Elapsed};
+pub use request::{ApiMetrics, Elapsed, SendTimes};
 pub use topic::TopicMetrics;
 
 use registry::Registered;
 use request::Apis;
 use topic::Topics;
 
-/// How far the labels of `/metrics` go into detail.
+/// How far the labels of `/metrics` go into detail (`metrics.detail`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Detail {
-    /// Sums only: for clusters with very many topics.
-    Broker,
-    /// Counters per topic too.
+    /// Sums only: for clusters with very many topics or groups.
+    Cluster,
+    /// Topics too, and groups by topic.
     Topic,
-    /// Gauges per partition too.
+    /// Partitions too, also those of groups.
     #[default]
     Partition,
+}
+
+impl Detail {
+    /// What `metrics.detail` can be.
+    pub const NAMES: &[&str] = &["partition", "topic", "cluster"];
+
+    /// By its name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "partition" => Some(Self::Partition),
+            "topic" => Some(Self::Topic),
+            "cluster" => Some(Self::Cluster),
+            _ => None,
+        }
+    }
 }
 
 /// The life of a broker, with the numbers Kafka's `BrokerState` gives it.
@@ -68,6 +91,24 @@ pub trait EngineSource: Send + Sync {
     fn properties(&self) -> Vec<(&'static str, u64)>;
 }
 
+/// Free and total bytes of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What the process may still write.
+    pub free_bytes: u64,
+    /// All there is.
+    pub total_bytes: u64,
+}
+
+/// Who knows what the broker runs on.
+pub trait HostSource: Send + Sync {
+    /// Busy time of the threads that serve requests.
+    fn busy_time(&self) -> BusyTime;
+
+    /// The disk of the data directory; `None` if the system does not tell.
+    fn disk_space(&self) -> Option<DiskSpace>;
+}
+
 /// All metrics of one broker. Cheap to clone; clones count into the same numbers.
 #[derive(Clone)]
 pub struct Metrics {
@@ -79,9 +120,14 @@ struct Inner {
     registered: Registered,
     topics: Topics,
     apis: Apis,
+    /// Batches being decompressed, and the most there were; the gauges change under it, or one could go back.
+    decompressions: Mutex<(i64, i64)>,
     // Weak, because what they point to usually holds the metrics.
     partitions: Mutex<Option<Weak<dyn PartitionSource>>>,
     engine: Mutex<Option<Weak<dyn EngineSource>>>,
+    groups: Mutex<Option<Weak<dyn GroupSource>>>,
+    host: Mutex<Option<Weak<dyn HostSource>>>,
+    idle: Mutex<idle::Idle>,
 }
 
 impl Metrics {
@@ -94,8 +140,12 @@ impl Metrics {
                 registered,
                 topics: Topics::default(),
                 apis: Apis::new(request_seconds),
+                decompressions: Mutex::default(),
                 partitions: Mutex::new(None),
                 engine: Mutex::new(None),
+                groups: Mutex::new(None),
+                host: Mutex::new(None),
+                idle: Mutex::default(),
             }),
         }
     }
@@ -110,6 +160,18 @@ impl Metrics {
     pub fn watch_engine<S: EngineSource + 'static>(&self, source: &Arc<S>) {
         let source: Arc<dyn EngineSource> = source.clone();
         *lock(&self.inner.engine) = Some(Arc::downgrade(&source));
+    }
+
+    /// Scrapes ask this source for the groups from now on. It is held weakly: the caller keeps it alive.
+    pub fn watch_groups<S: GroupSource + 'static>(&self, source: &Arc<S>) {
+        let source: Arc<dyn GroupSource> = source.clone();
+        *lock(&self.inner.groups) = Some(Arc::downgrade(&source));
+    }
+
+    /// Scrapes ask this source for threads and disk from now on. It is held weakly: the caller keeps it alive.
+    pub fn watch_host<S: HostSource + 'static>(&self, source: &Arc<S>) {
+        let source: Arc<dyn HostSource> = source.clone();
+        *lock(&self.inner.host) = Some(Arc::downgrade(&source));
     }
 
     /// The counters of a topic, made at the first call. Ask only for topics that exist: names a client made up would
@@ -140,6 +202,24 @@ impl Metrics {
     /// A panic was caught.
     pub fn panicked(&self) {
         self.inner.registered.panics.inc();
+    }
+
+    /// A batch is being decompressed, until the answer is dropped.
+    #[must_use = "dropping it says that it is done"]
+    pub fn decompression(&self) -> Decompression {
+        self.decompressions_changed(1);
+        Decompression {
+            metrics: self.clone(),
+        }
+    }
+
+    fn decompressions_changed(&self, by: i64) {
+        let mut held = lock(&self.inner.decompressions);
+        let (running, most) = &mut *held;
+        *running += by;
+        *most = (*most).max(*running);
+        self.inner.registered.decompressions.set(*running);
+        self.inner.registered.decompressions_most.set(*most);
     }
 
     /// A connection was accepted on a listener. It counts as open until the answer is dropped.
@@ -204,15 +284,42 @@ impl Metrics {
         self.inner.apis.fade();
     }
 
-    /// The page of `/metrics`. Takes some ten milliseconds with 10,000 partitions: not for async workers.
+    /// Takes note of how busy the threads were. The metrics listener calls it every `SAMPLE_EVERY`.
+    pub(crate) fn sample_idle(&self) {
+        // A scrape does the same, and the window is of scrapes and of these alike.
+        let _ = self.inner.idle_share();
+    }
+
+    /// The page of `/metrics`. Takes some ten milliseconds with 10,000 partitions, and asks the groups' tasks: not
+    /// for async workers.
     pub fn render(&self) -> String {
         render::page(&self.inner)
+    }
+}
+
+impl Inner {
+    /// How idle the threads were, if anybody knows.
+    fn idle_share(&self) -> Option<f64> {
+        let host = lock(&self.host).as_ref()?.upgrade()?;
+        Some(lock(&self.idle).sample(host.busy_time()))
     }
 }
 
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// A decompression that counts as running.
+#[derive(Debug)]
+pub struct Decompression {
+    metrics: Metrics,
+}
+
+impl Drop for Decompression {
+    fn drop(&mut self) {
+        self.metrics.decompressions_changed(-1);
     }
 }
 

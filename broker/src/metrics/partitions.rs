@@ -2,7 +2,8 @@
 //!
 //! At a scrape the partitions tell their facts once (`PartitionSource`), then the families are written one after the
 //! other from what was told, straight into the page: nothing is kept between scrapes and nothing is written per
-//! request. 10,000 partitions make 16 lines each, 13 MB.
+//! request. 10,000 partitions make 15 lines each, 13 MB; partitions beyond `MOST_BYTES` of text are left out and
+//! counted, sums over all partitions stay right.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -38,6 +39,8 @@ pub struct PartitionFacts<'a> {
     pub isr: &'a [i32],
     /// The topic's `min.insync.replicas`.
     pub min_isr: i32,
+    /// Producers whose sequences are remembered.
+    pub producers: usize,
 }
 
 /// Who knows the partitions.
@@ -87,6 +90,9 @@ const COLUMNS: [Column; 16] = {
     ]
 };
 
+/// Text that the samples of single partitions may take on one page.
+const MOST_BYTES: usize = 64 << 20;
+
 /// Room for a space, the longest integer and a line end.
 const VALUE_BYTES: usize = 22;
 
@@ -116,6 +122,7 @@ struct Row {
     replicas: i64,
     in_sync: i64,
     min_isr: i64,
+    producers: usize,
 }
 
 impl Row {
@@ -138,6 +145,7 @@ pub(super) struct Totals {
     pub(super) under_replicated: usize,
     pub(super) under_min_isr: usize,
     pub(super) without_leader: usize,
+    pub(super) producers: usize,
 }
 
 impl Snapshot {
@@ -182,6 +190,7 @@ impl Snapshot {
             under_replicated: count(|row| row.led && row.under_replicated()),
             under_min_isr: count(|row| row.led && row.under_min_isr()),
             without_leader: count(|row| row.leader < 0),
+            producers: self.rows.iter().map(|row| row.producers).sum(),
         }
     }
 
@@ -200,11 +209,18 @@ impl Snapshot {
         }
     }
 
-    /// Writes all values of all partitions.
-    pub(super) fn write_partitions(&self, text: &mut Text) {
-        text.reserve(self.most_bytes());
+    /// Writes all values of all partitions, as far as there is room; answers how many samples had none.
+    pub(super) fn write_partitions(&self, text: &mut Text) -> usize {
+        self.write_partitions_within(MOST_BYTES, text)
+    }
+
+    fn write_partitions_within(&self, most_bytes: usize, text: &mut Text) -> usize {
+        let admitted = self.admitted(most_bytes);
+        let left_out = self.rows.len() - admitted;
+        let shown_rows = &self.rows[..admitted];
+        text.reserve(Self::most_bytes(shown_rows));
         for (family, shown, value) in COLUMNS {
-            let rows = self.rows.iter().filter(|row| shown(row));
+            let rows = shown_rows.iter().filter(|row| shown(row));
             let mut samples = rows.filter_map(|row| Some((row, value(row)?))).peekable();
             if samples.peek().is_some() {
                 text.head(family);
@@ -213,14 +229,26 @@ impl Snapshot {
                 text.sample(family, &self.labels[row.labels.clone()], value);
             }
         }
+        left_out * COLUMNS.len()
     }
 
-    /// At most so many bytes are written by `write_partitions`: one reservation instead of repeated doubling.
-    fn most_bytes(&self) -> usize {
-        let labels: usize = self.rows.iter().map(|row| row.labels.len()).sum();
+    /// How many rows, from the first on, have room.
+    fn admitted(&self, most_bytes: usize) -> usize {
+        let names: usize = COLUMNS.iter().map(|(family, ..)| family.name.len()).sum();
+        let mut bytes = 0;
+        let fits = |row: &&Row| {
+            bytes += names + COLUMNS.len() * (row.labels.len() + VALUE_BYTES);
+            bytes <= most_bytes
+        };
+        self.rows.iter().take_while(fits).count()
+    }
+
+    /// At most so many bytes are written of the rows: one reservation instead of repeated doubling.
+    fn most_bytes(rows: &[Row]) -> usize {
+        let labels: usize = rows.iter().map(|row| row.labels.len()).sum();
         let per_column = |(family, ..): &Column| {
             let head = 2 * family.name.len() + family.help.len() + 32;
-            head + labels + self.rows.len() * (family.name.len() + VALUE_BYTES)
+            head + labels + rows.len() * (family.name.len() + VALUE_BYTES)
         };
         COLUMNS.iter().map(per_column).sum()
     }
@@ -242,6 +270,7 @@ impl Row {
             replicas: facts.replicas.len() as i64,
             in_sync: facts.isr.len() as i64,
             min_isr: i64::from(facts.min_isr),
+            producers: facts.producers,
         }
     }
 }
@@ -265,6 +294,7 @@ mod tests {
             replicas: &[1],
             isr: &[1],
             min_isr: 1,
+            producers: 2,
         }
     }
 
@@ -403,6 +433,7 @@ mod tests {
             under_replicated: 1,
             under_min_isr: 1,
             without_leader: 1,
+            producers: 6,
         };
         assert_eq!(snapshot.totals(), expected);
     }
@@ -430,9 +461,25 @@ mod tests {
         let mut text = Text::default();
         snapshot.write_partitions(&mut text);
         let page = text.into_string();
-        let (written, reserved) = (page.len(), snapshot.most_bytes());
+        let reserved = Snapshot::most_bytes(&snapshot.rows);
+        let written = page.len();
         assert_eq!(page.capacity(), reserved, "one reservation and no growth");
         assert!(written <= reserved, "{written} of {reserved}");
         assert!(written > reserved / 2, "{written} of {reserved}");
+    }
+
+    #[test]
+    fn partitions_beyond_the_room_are_left_out_and_counted() {
+        let partitions = (0..100).map(|at| healthy("orders", at)).collect();
+        let snapshot = Snapshot::take(&Facts(partitions));
+        let mut text = Text::default();
+        let room = 60_000;
+        let left_out = snapshot.write_partitions_within(room, &mut text);
+        let page = text.into_string();
+        let shown = page.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(shown + left_out, 100 * COLUMNS.len());
+        assert!(left_out > 0 && shown > 0, "{shown} and {left_out}");
+        assert!(page.len() < room + 4_096, "{} bytes", page.len());
+        assert_eq!(snapshot.totals().partitions, 100);
     }
 }

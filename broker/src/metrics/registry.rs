@@ -32,6 +32,8 @@ pub(super) struct Registered {
     registry: Registry,
     pub(super) refused: IntCounterVec,
     pub(super) panics: IntCounter,
+    pub(super) decompressions: IntGauge,
+    pub(super) decompressions_most: IntGauge,
     pub(super) accepted: IntCounter,
     pub(super) closed: IntCounter,
     pub(super) connections: IntGaugeVec,
@@ -64,6 +66,8 @@ impl Registered {
         let registered = Self {
             refused: counters(&registry, &f::REFUSED, &["cause"]),
             panics: counter(&registry, &f::PANICS),
+            decompressions: gauge(&registry, &f::DECOMPRESSIONS_RUNNING),
+            decompressions_most: gauge(&registry, &f::DECOMPRESSIONS_MOST),
             accepted: counter(&registry, &f::CONNECTIONS_ACCEPTED),
             closed: counter(&registry, &f::CONNECTIONS_CLOSED),
             connections: gauges(

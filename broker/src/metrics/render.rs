@@ -3,10 +3,11 @@
 //! Called by `Metrics::render`. Only reads.
 
 use super::families::{self, ENGINE_PROPERTIES};
+use super::groups;
 use super::partitions::Snapshot;
 use super::request::{ApiMetrics, QUANTILES};
 use super::text::{Text, labels};
-use super::{Detail, EngineSource, Inner, lock, process, topic};
+use super::{Detail, EngineSource, HostSource, Inner, lock, process, topic};
 
 /// Shares in thousandths, and the label the JMX exporter makes of Kafka's percentile attributes.
 const PERMILLE: [u64; 6] = [500, 750, 950, 980, 990, 999];
@@ -17,7 +18,10 @@ pub(super) fn page(metrics: &Inner) -> String {
     let mut text = Text::default();
     text.reserve(64 * 1024);
     metrics.registered.write(&mut text);
-    disk(&mut text);
+    process(&mut text);
+    if let Some(host) = source(&metrics.host) {
+        host_values(&mut text, &*host, metrics.idle_share());
+    }
     if let Some(engine) = source(&metrics.engine) {
         engine_properties(&mut text, &*engine);
     }
@@ -26,12 +30,29 @@ pub(super) fn page(metrics: &Inner) -> String {
     let snapshot = source(&metrics.partitions)
         .map(|partitions| Snapshot::take(&*partitions))
         .unwrap_or_default();
+    let groups = source(&metrics.groups).map_or_else(groups::Snapshot::empty, |source| {
+        groups::Snapshot::take(&*source, metrics.detail)
+    });
     counts(&mut text, metrics, &snapshot);
+    groups.write_counts(&mut text);
+    let mut partitions_left_out = 0;
     if metrics.detail >= Detail::Topic {
         snapshot.write_topics(&mut text);
+        groups.write_groups(&mut text);
     }
     if metrics.detail >= Detail::Partition {
-        snapshot.write_partitions(&mut text);
+        partitions_left_out = snapshot.write_partitions(&mut text);
+    }
+    text.head(&families::LEFT_OUT);
+    for (section, samples) in [
+        ("groups", groups.left_out()),
+        ("partitions", partitions_left_out),
+    ] {
+        text.sample(
+            &families::LEFT_OUT,
+            &labels(&[("section", section)]),
+            samples,
+        );
     }
     text.into_string()
 }
@@ -43,10 +64,40 @@ fn source<S: ?Sized>(
     lock(slot).as_ref()?.upgrade()
 }
 
-fn disk(text: &mut Text) {
+fn process(text: &mut Text) {
     if let Some(bytes) = process::disk_bytes() {
         text.single(&families::DISK_READ_BYTES, bytes.read);
         text.single(&families::DISK_WRITE_BYTES, bytes.written);
+    }
+    let usage = process::usage();
+    for (family, seconds) in [
+        (&families::PROCESS_CPU_SECONDS, usage.cpu_seconds),
+        (&families::PROCESS_START_SECONDS, usage.start_seconds),
+    ] {
+        if let Some(seconds) = seconds {
+            text.single(family, seconds);
+        }
+    }
+    for (family, value) in [
+        (&families::PROCESS_OPEN_FDS, usage.open_fds),
+        (&families::PROCESS_MAX_FDS, usage.max_fds),
+        (&families::PROCESS_VIRTUAL_BYTES, usage.virtual_bytes),
+        (&families::PROCESS_RESIDENT_BYTES, usage.resident_bytes),
+    ] {
+        if let Some(value) = value {
+            text.single(family, value);
+        }
+    }
+}
+
+fn host_values(text: &mut Text, host: &dyn HostSource, idle: Option<f64>) {
+    if let Some(idle) = idle {
+        text.single(&families::REQUEST_HANDLER_IDLE, idle);
+        text.single(&families::NETWORK_PROCESSOR_IDLE, idle);
+    }
+    if let Some(space) = host.disk_space() {
+        text.single(&families::DISK_FREE_BYTES, space.free_bytes);
+        text.single(&families::DISK_TOTAL_BYTES, space.total_bytes);
     }
 }
 
@@ -76,7 +127,7 @@ fn engine_properties(text: &mut Text, engine: &dyn EngineSource) {
 
 fn topics(text: &mut Text, metrics: &Inner) {
     let by_topic: Vec<(String, _)> = match metrics.detail {
-        Detail::Broker => Vec::new(),
+        Detail::Cluster => Vec::new(),
         Detail::Topic | Detail::Partition => {
             let topics = metrics.topics.sorted().into_iter();
             topics
@@ -96,7 +147,7 @@ fn topics(text: &mut Text, metrics: &Inner) {
 
 fn requests(text: &mut Text, metrics: &Inner) {
     let used = metrics.apis.used();
-    let apis: Vec<&ApiMetrics> = used.filter(|api| api.quantiles(0).count() > 0).collect();
+    let apis: Vec<&ApiMetrics> = used.filter(|api| api.is_used()).collect();
     if apis.is_empty() {
         return;
     }
@@ -154,6 +205,7 @@ fn counts(text: &mut Text, metrics: &Inner, snapshot: &Snapshot) {
     for (family, value) in [
         (&families::PARTITION_COUNT, totals.hosted),
         (&families::LEADER_COUNT, totals.led),
+        (&families::PRODUCER_ID_COUNT, totals.producers),
         (
             &families::UNDER_REPLICATED_PARTITIONS,
             totals.under_replicated,

@@ -1,8 +1,9 @@
 //! Counts and times of requests, per API.
 //!
-//! The router calls `Metrics::api(key).record(..)` once per answered request. An API's block (about 30 KiB, most of it
-//! histograms) is made when its first request is recorded; after that recording is a handful of relaxed atomic adds.
-//! Times come in as durations; no clock is read.
+//! A request is recorded in two steps: `answered` before its answer leaves, so that a client that has it finds it
+//! counted, and `sent` when the answer is written. An API's block (about 30 KiB, most of it histograms) is made when its
+//! first request is recorded; after that recording is a handful of relaxed atomic adds. Times come in as durations; no
+//! clock is read.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,7 +21,7 @@ const API_KEYS: usize = 128;
 /// Versions from 0 on that are counted one by one.
 const VERSIONS: usize = 32;
 
-/// Where the time between a request's arrival and the end of its answer went. What was not measured stays zero.
+/// Where the time between a request's arrival and its answer went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Elapsed {
     /// From the arrival of the last byte to the start of the handler.
@@ -29,11 +30,16 @@ pub struct Elapsed {
     pub local: Duration,
     /// Waiting for a commit or for data to fetch.
     pub remote: Duration,
+}
+
+/// Where the time went that it took to send an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SendTimes {
     /// Waiting for earlier answers of the connection to be sent.
     pub response_queue: Duration,
     /// Writing the answer to the socket.
     pub response_send: Duration,
-    /// All of it.
+    /// From the request's arrival to the end of the answer.
     pub total: Duration,
 }
 
@@ -65,19 +71,26 @@ impl Quantiles {
     }
 }
 
-/// Recorded in microseconds and shown in milliseconds, except the last: bytes.
+/// How many of the quantiles are known when a request is answered; the others when the answer is sent.
+const ANSWERED: usize = 4;
+
+/// Recorded in microseconds and shown in milliseconds, except the bytes.
 pub(super) const QUANTILES: [Quantiles; 7] = {
     use families as f;
     [
-        Quantiles::new(&f::TOTAL_TIME, &f::TOTAL_TIME_COUNT, 1e3),
         Quantiles::new(&f::QUEUE_TIME, &f::QUEUE_TIME_COUNT, 1e3),
         Quantiles::new(&f::LOCAL_TIME, &f::LOCAL_TIME_COUNT, 1e3),
         Quantiles::new(&f::REMOTE_TIME, &f::REMOTE_TIME_COUNT, 1e3),
+        Quantiles::new(&f::REQUEST_BYTES, &f::REQUEST_BYTES_COUNT, 1.0),
         Quantiles::new(&f::RESPONSE_QUEUE_TIME, &f::RESPONSE_QUEUE_TIME_COUNT, 1e3),
         Quantiles::new(&f::RESPONSE_SEND_TIME, &f::RESPONSE_SEND_TIME_COUNT, 1e3),
-        Quantiles::new(&f::REQUEST_BYTES, &f::REQUEST_BYTES_COUNT, 1.0),
+        Quantiles::new(&f::TOTAL_TIME, &f::TOTAL_TIME_COUNT, 1e3),
     ]
 };
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
 
 impl ApiMetrics {
     fn new(name: String, seconds: Histogram) -> Self {
@@ -93,28 +106,37 @@ impl ApiMetrics {
         }
     }
 
-    /// One request was answered with `error_code` as its top-level error, 0 if all went well.
-    pub fn record(&self, version: i16, error_code: i16, request_bytes: usize, elapsed: &Elapsed) {
+    /// One request is answered, with `error_code` as its top-level error, 0 if all went well.
+    pub fn answered(&self, version: i16, error_code: i16, request_bytes: usize, elapsed: &Elapsed) {
         usize::try_from(version)
             .ok()
             .and_then(|version| self.versions.get(version))
             .unwrap_or(&self.other_versions)
             .fetch_add(1, Relaxed);
         self.error(error_code, 1);
-        let micros = [
-            elapsed.total,
-            elapsed.queue,
-            elapsed.local,
-            elapsed.remote,
-            elapsed.response_queue,
-            elapsed.response_send,
-        ]
-        .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-        let values = micros.into_iter().chain([request_bytes as u64]);
-        for (histogram, value) in self.quantiles.iter().zip(values) {
+        let values = [
+            micros(elapsed.queue),
+            micros(elapsed.local),
+            micros(elapsed.remote),
+            request_bytes as u64,
+        ];
+        for (histogram, value) in self.quantiles[..ANSWERED].iter().zip(values) {
             histogram.record(value);
         }
-        self.seconds.observe(elapsed.total.as_secs_f64());
+    }
+
+    /// The answer of a request is written, or the request asked for none.
+    pub fn sent(&self, times: &SendTimes) {
+        let values = [times.response_queue, times.response_send, times.total].map(micros);
+        for (histogram, value) in self.quantiles[ANSWERED..].iter().zip(values) {
+            histogram.record(value);
+        }
+        self.seconds.observe(times.total.as_secs_f64());
+    }
+
+    /// Whether any request was answered.
+    pub(super) fn is_used(&self) -> bool {
+        self.quantiles[0].count() > 0
     }
 
     /// `n` errors inside an answer, for instance of single partitions; Kafka counts each.
@@ -216,12 +238,17 @@ mod tests {
         Apis::new(HistogramVec::new(HistogramOpts::new("seconds", "help"), &["api"]).unwrap())
     }
 
-    fn elapsed(total_ms: u64) -> Elapsed {
-        Elapsed {
-            total: Duration::from_millis(total_ms),
+    /// A request that took so long, half of it in the handler.
+    fn record(api: &ApiMetrics, version: i16, request_bytes: usize, total_ms: u64) {
+        let elapsed = Elapsed {
             local: Duration::from_millis(total_ms / 2),
             ..Elapsed::default()
-        }
+        };
+        api.answered(version, 0, request_bytes, &elapsed);
+        api.sent(&SendTimes {
+            total: Duration::from_millis(total_ms),
+            ..SendTimes::default()
+        });
     }
 
     #[test]
@@ -258,7 +285,7 @@ mod tests {
         let apis = apis();
         let api = apis.api(18);
         for version in [3, 3, 0, 99, -1, i16::MAX, i16::MIN] {
-            api.record(version, 0, 10, &Elapsed::default());
+            api.answered(version, 0, 10, &Elapsed::default());
         }
         let counts: Vec<_> = api.requests().collect();
         let expected = [("0", 1), ("3", 2), ("other", 4)].map(|(v, n)| (v.to_owned(), n));
@@ -270,7 +297,7 @@ mod tests {
         let apis = apis();
         let api = apis.api(0);
         for code in [0, 0, 3, -1, -2, i16::MIN, i16::MAX] {
-            api.record(9, code, 10, &Elapsed::default());
+            api.answered(9, code, 10, &Elapsed::default());
         }
         api.error(87, 5);
         assert_eq!(
@@ -298,16 +325,16 @@ mod tests {
         let apis = apis();
         let api = apis.api(0);
         for ms in 1..=100 {
-            api.record(9, 0, 2_000, &elapsed(ms));
+            record(api, 9, 2_000, ms);
         }
         let p99 = |row: usize| api.quantiles(row).quantiles([990])[0] / QUANTILES[row].scale;
-        assert!((p99(0) - 99.0).abs() <= 99.0 / 32.0, "total {}", p99(0));
-        assert!((p99(2) - 49.0).abs() <= 49.0 / 32.0, "local {}", p99(2));
-        assert_eq!(p99(3), 0.0);
+        assert!((p99(6) - 99.0).abs() <= 99.0 / 32.0, "total {}", p99(6));
+        assert!((p99(1) - 49.0).abs() <= 49.0 / 32.0, "local {}", p99(1));
+        assert_eq!(p99(2), 0.0);
         assert!(
-            (p99(6) - 2_000.0).abs() <= 2_000.0 / 32.0,
+            (p99(3) - 2_000.0).abs() <= 2_000.0 / 32.0,
             "bytes {}",
-            p99(6)
+            p99(3)
         );
         assert!((0..QUANTILES.len()).all(|row| api.quantiles(row).count() == 100));
         assert_eq!(api.seconds.get_sample_count(), 100);
@@ -318,20 +345,24 @@ mod tests {
     fn a_time_beyond_all_measure_is_taken() {
         let apis = apis();
         let forever = Elapsed {
-            total: Duration::MAX,
+            queue: Duration::MAX,
             ..Elapsed::default()
         };
-        apis.api(1).record(4, 0, usize::MAX, &forever);
-        assert_eq!(apis.api(1).quantiles(0).count(), 1);
+        apis.api(1).answered(4, 0, usize::MAX, &forever);
+        apis.api(1).sent(&SendTimes {
+            total: Duration::MAX,
+            ..SendTimes::default()
+        });
+        assert!((0..QUANTILES.len()).all(|row| apis.api(1).quantiles(row).count() == 1));
     }
 
     #[test]
     fn quantiles_forget_and_counts_do_not() {
         let apis = apis();
-        apis.api(0).record(9, 0, 10, &elapsed(50));
+        record(apis.api(0), 9, 10, 50);
         (0..11).for_each(|_| apis.fade());
-        assert_eq!(apis.api(0).quantiles(0).quantiles([500]), [0.0]);
-        assert_eq!(apis.api(0).quantiles(0).count(), 1);
+        assert_eq!(apis.api(0).quantiles(6).quantiles([500]), [0.0]);
+        assert_eq!(apis.api(0).quantiles(6).count(), 1);
         assert_eq!(apis.api(0).requests().map(|(_, n)| n).sum::<u64>(), 1);
     }
 }

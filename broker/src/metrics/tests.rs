@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ottla_coordinator::group::{GroupState, GroupType};
+
 use super::families::{ALL, Kind};
 use super::*;
 
@@ -25,6 +27,7 @@ impl PartitionSource for Partitions {
                     replicas: &[1],
                     isr: &[1],
                     min_isr: 1,
+                    producers: 2,
                 });
             }
         }
@@ -44,13 +47,74 @@ impl EngineSource for Engine {
     }
 }
 
+/// Threads that were busy half of the time, and a disk.
+struct Host;
+
+impl HostSource for Host {
+    fn busy_time(&self) -> BusyTime {
+        BusyTime {
+            at: Duration::from_secs(10),
+            busy: Duration::from_secs(10),
+            threads: 2,
+        }
+    }
+
+    fn disk_space(&self) -> Option<DiskSpace> {
+        Some(DiskSpace {
+            free_bytes: 7,
+            total_bytes: 9,
+        })
+    }
+}
+
+/// Groups by id, all with the same offsets.
+struct Groups(Vec<String>, Vec<CommittedFacts>);
+
+impl GroupSource for Groups {
+    fn for_each(&self, _: Detail, tell: &mut dyn FnMut(GroupFacts<'_>)) {
+        for group in &self.0 {
+            tell(GroupFacts {
+                group,
+                group_type: GroupType::Classic,
+                state: GroupState::Empty,
+                members: 0,
+                offset_count: self.1.len(),
+                committed: &self.1,
+            });
+        }
+    }
+}
+
+/// An offset ten behind, of five seconds ago.
+fn committed(topic: &str, partition: i32) -> CommittedFacts {
+    CommittedFacts {
+        topic: topic.into(),
+        partition,
+        offset: 1_000,
+        lag: Some(10),
+        lag_seconds: Some(5.0),
+    }
+}
+
+/// What a scrape asks, kept alive.
+struct Sources {
+    partitions: Arc<Partitions>,
+    engine: Arc<Engine>,
+    groups: Arc<Groups>,
+    host: Arc<Host>,
+}
+
 /// A broker on which everything happened once.
-fn busy(detail: Detail) -> (Metrics, Arc<Partitions>, Arc<Engine>) {
+fn busy(detail: Detail) -> (Metrics, Sources) {
     let metrics = Metrics::new(detail);
     let partitions = Arc::new(Partitions(vec![("orders".into(), 3), ("bills".into(), 1)]));
     let engine = Arc::new(Engine);
+    let groups = Arc::new(Groups(vec!["audit".into()], vec![committed("orders", 0)]));
+    let host = Arc::new(Host);
     metrics.watch_partitions(&partitions);
     metrics.watch_engine(&engine);
+    metrics.watch_groups(&groups);
+    metrics.watch_host(&host);
     metrics.broker(1, "localhost:9092");
     metrics.broker_state(BrokerState::Running);
     let orders = metrics.topic("orders");
@@ -60,16 +124,28 @@ fn busy(detail: Detail) -> (Metrics, Arc<Partitions>, Arc<Engine>) {
         queue: Duration::from_micros(100),
         local: Duration::from_micros(900),
         remote: Duration::from_millis(3),
-        total: Duration::from_millis(4),
-        ..Elapsed::default()
     };
-    metrics.api(0).record(9, 0, 1_200, &elapsed);
-    metrics.api(1).record(17, 3, 80, &elapsed);
+    let sent = SendTimes {
+        response_queue: Duration::from_micros(200),
+        response_send: Duration::from_micros(50),
+        total: Duration::from_millis(4),
+    };
+    metrics.api(0).answered(9, 0, 1_200, &elapsed);
+    metrics.api(0).sent(&sent);
+    metrics.api(1).answered(17, 3, 80, &elapsed);
+    metrics.api(1).sent(&sent);
     metrics.refused("frame_size");
+    drop(metrics.decompression());
     metrics.group_commit(2, 3, 1_000);
     metrics.fsync(Duration::from_micros(300));
     drop(metrics.connection("PLAINTEXT"));
-    (metrics, partitions, engine)
+    let sources = Sources {
+        partitions,
+        engine,
+        groups,
+        host,
+    };
+    (metrics, sources)
 }
 
 /// A page, read back: samples by name and sorted labels.
@@ -178,13 +254,18 @@ fn split_quoted(text: &str) -> (String, &str) {
     }
 }
 
+/// Whether only Linux tells.
+fn of_linux(name: &str) -> bool {
+    name.contains("_linux_") || name.starts_with("process_")
+}
+
 #[test]
 fn a_busy_broker_shows_every_family_and_no_other() {
-    let (metrics, _partitions, _engine) = busy(Detail::Partition);
+    let (metrics, _sources) = busy(Detail::Partition);
     let scrape = Scrape::parse(&metrics.render());
     let expected: BTreeSet<String> = ALL
         .iter()
-        .filter(|f| cfg!(target_os = "linux") || !f.name.contains("_linux_"))
+        .filter(|f| cfg!(target_os = "linux") || !of_linux(f.name))
         .map(|f| f.name.to_owned())
         .collect();
     assert_eq!(scrape.seen, expected);
@@ -221,7 +302,7 @@ fn a_broker_at_rest_shows_only_known_families() {
 
 #[test]
 fn the_values_are_those_that_were_counted() {
-    let (metrics, _partitions, _engine) = busy(Detail::Partition);
+    let (metrics, _sources) = busy(Detail::Partition);
     let open = metrics.connection("PLAINTEXT");
     metrics.refused("frame_size");
     let scrape = Scrape::parse(&metrics.render());
@@ -298,6 +379,19 @@ fn the_values_are_those_that_were_counted() {
             &[("id", "1"), ("address", "localhost:9092")],
             1.0,
         ),
+        (
+            "kafka_consumergroup_lag_seconds",
+            &[("consumergroup", "audit"), orders, ("partition", "0")],
+            5.0,
+        ),
+        ("kafka_server_replicamanager_produceridcount", &[], 8.0),
+        (
+            "kafka_server_kafkarequesthandlerpool_requesthandleravgidle_percent",
+            &[],
+            0.5,
+        ),
+        ("ottla_disk_free_bytes", &[], 7.0),
+        ("ottla_metrics_left_out", &[("section", "groups")], 0.0),
         ("ottla_connections_accepted_total", &[], 2.0),
         ("ottla_connections_closed_total", &[], 1.0),
         ("ottla_refused_total", &[("cause", "frame_size")], 2.0),
@@ -324,7 +418,7 @@ fn the_values_are_those_that_were_counted() {
 
 #[test]
 fn request_metrics_carry_the_labels_dashboards_ask_for() {
-    let (metrics, _partitions, _engine) = busy(Detail::Partition);
+    let (metrics, _sources) = busy(Detail::Partition);
     let scrape = Scrape::parse(&metrics.render());
     let requests = "kafka_network_requestmetrics_requests_total";
     for (request, version) in [("Produce", "9"), ("Fetch", "17"), ("FetchConsumer", "17")] {
@@ -342,6 +436,8 @@ fn request_metrics_carry_the_labels_dashboards_ask_for() {
         ("requestqueue", 0.1),
         ("local", 0.9),
         ("remote", 3.0),
+        ("responsequeue", 0.2),
+        ("responsesend", 0.05),
     ] {
         let family = format!("kafka_network_requestmetrics_{name}timems");
         for quantile in ["0.50", "0.75", "0.95", "0.98", "0.99", "0.999"] {
@@ -386,6 +482,9 @@ fn odd_names_survive_as_labels() {
     let partitions = odd.map(|name| (name.to_owned(), 1)).to_vec();
     let partitions = Arc::new(Partitions(partitions));
     metrics.watch_partitions(&partitions);
+    let groups = odd.map(str::to_owned).to_vec();
+    let groups = Arc::new(Groups(groups, odd.map(|name| committed(name, 0)).to_vec()));
+    metrics.watch_groups(&groups);
     for name in odd {
         metrics.topic(name).appended(1, 1);
         drop(metrics.connection(name));
@@ -400,6 +499,9 @@ fn odd_names_survive_as_labels() {
             scrape.value("kafka_log_log_numlogsegments", &[topic, partition]),
             Some(1.0)
         );
+        let lag = [("consumergroup", name), topic, partition];
+        let shown = scrape.value("kafka_consumergroup_lag", &lag);
+        assert_eq!(shown, Some(10.0), "{name:?}");
         let listener = [("listener", name), ("networkProcessor", "0")];
         let connections = "kafka_server_socket_server_metrics_connection_count";
         assert_eq!(scrape.value(connections, &listener), Some(0.0), "{name:?}");
@@ -412,11 +514,11 @@ fn odd_names_survive_as_labels() {
 fn detail_decides_how_many_labels_there_are_and_sums_stay() {
     let topic_family = "kafka_server_brokertopicmetrics_bytesin_total";
     for (detail, topics, partitions) in [
-        (Detail::Broker, 0, 0),
+        (Detail::Cluster, 0, 0),
         (Detail::Topic, 1, 0),
         (Detail::Partition, 1, 4),
     ] {
-        let (metrics, _partitions, _engine) = busy(detail);
+        let (metrics, _sources) = busy(detail);
         let scrape = Scrape::parse(&metrics.render());
         assert_eq!(scrape.count(topic_family), 1 + topics, "{detail:?}");
         assert_eq!(
@@ -429,15 +531,28 @@ fn detail_decides_how_many_labels_there_are_and_sums_stay() {
             partitions,
             "{detail:?}"
         );
+        for (family, count) in [
+            ("kafka_consumergroup_members", topics),
+            ("kafka_consumergroup_lag_sum", topics),
+            ("kafka_consumergroup_lag", usize::from(partitions > 0)),
+            (
+                "kafka_consumergroup_lag_seconds",
+                usize::from(partitions > 0),
+            ),
+        ] {
+            assert_eq!(scrape.count(family), count, "{family} {detail:?}");
+        }
         let led = scrape.value("kafka_server_replicamanager_leadercount", &[]);
         assert_eq!(led, Some(4.0), "{detail:?}");
+        let groups = "kafka_coordinator_group_groupmetadatamanager_numgroups";
+        assert_eq!(scrape.value(groups, &[]), Some(1.0), "{detail:?}");
         assert_eq!(scrape.value(topic_family, &[]), Some(1_000.0), "{detail:?}");
     }
 }
 
 #[test]
 fn a_deleted_topic_leaves_the_page_but_not_the_sums() {
-    let (metrics, _partitions, _engine) = busy(Detail::Partition);
+    let (metrics, _sources) = busy(Detail::Partition);
     metrics.remove_topic("orders");
     let scrape = Scrape::parse(&metrics.render());
     let family = "kafka_server_brokertopicmetrics_bytesin_total";
@@ -447,22 +562,29 @@ fn a_deleted_topic_leaves_the_page_but_not_the_sums() {
 
 #[test]
 fn sources_that_are_gone_are_left_out() {
-    let (metrics, partitions, engine) = busy(Detail::Partition);
+    let (metrics, sources) = busy(Detail::Partition);
     assert_eq!(
-        (Arc::strong_count(&partitions), Arc::strong_count(&engine)),
-        (1, 1)
+        [
+            Arc::strong_count(&sources.partitions),
+            Arc::strong_count(&sources.engine),
+            Arc::strong_count(&sources.groups),
+            Arc::strong_count(&sources.host),
+        ],
+        [1; 4]
     );
-    drop((partitions, engine));
+    drop(sources);
     let scrape = Scrape::parse(&metrics.render());
     assert_eq!(scrape.count("kafka_log_log_size"), 0);
     assert_eq!(scrape.count("ottla_rocksdb_memtable_bytes"), 0);
+    assert_eq!(scrape.count("kafka_consumergroup_members"), 0);
+    assert_eq!(scrape.count("ottla_disk_free_bytes"), 0);
     let hosted = scrape.value("kafka_server_replicamanager_partitioncount", &[]);
     assert_eq!(hosted, Some(0.0));
 }
 
 #[test]
 fn a_failed_store_takes_all_replicas_offline() {
-    let (metrics, _partitions, _engine) = busy(Detail::Partition);
+    let (metrics, _sources) = busy(Detail::Partition);
     metrics.log_directory_offline(true);
     let scrape = Scrape::parse(&metrics.render());
     assert_eq!(
@@ -477,7 +599,7 @@ fn a_failed_store_takes_all_replicas_offline() {
 
 #[test]
 fn a_broker_that_moves_shows_one_address() {
-    let (metrics, _partitions, _engine) = busy(Detail::Partition);
+    let (metrics, _sources) = busy(Detail::Partition);
     metrics.broker(1, "elsewhere:9092");
     let scrape = Scrape::parse(&metrics.render());
     assert_eq!(scrape.count("kafka_broker_info"), 1);
@@ -485,7 +607,7 @@ fn a_broker_that_moves_shows_one_address() {
 
 #[test]
 fn histogram_buckets_grow_and_end_with_the_count() {
-    let (metrics, _partitions, _engine) = busy(Detail::Partition);
+    let (metrics, _sources) = busy(Detail::Partition);
     for micros in [1, 60, 300, 700, 40_000, 9_000_000] {
         metrics.fsync(Duration::from_micros(micros));
     }
@@ -543,7 +665,7 @@ fn ten_thousand_partitions_make_a_page_of_known_size_in_one_reservation() {
 
 #[test]
 fn scrapes_and_counting_go_on_together() {
-    let (metrics, _partitions, _engine) = busy(Detail::Partition);
+    let (metrics, _sources) = busy(Detail::Partition);
     std::thread::scope(|scope| {
         for thread in 0..3 {
             let metrics = metrics.clone();
@@ -551,7 +673,9 @@ fn scrapes_and_counting_go_on_together() {
                 for n in 0..2_000u64 {
                     let topic = format!("t{}", n % 7);
                     metrics.topic(&topic).appended(1, 10);
-                    metrics.api(thread).record(1, 0, 100, &Elapsed::default());
+                    let api = metrics.api(thread);
+                    api.answered(1, 0, 100, &Elapsed::default());
+                    api.sent(&SendTimes::default());
                     metrics.refused("bad_header");
                     if n % 500 == 0 {
                         metrics.remove_topic(&topic);
@@ -574,4 +698,18 @@ fn scrapes_and_counting_go_on_together() {
     let requests = "kafka_network_requestmetrics_requests_total";
     let list_offsets = [("request", "ListOffsets"), ("version", "1")];
     assert_eq!(scrape.value(requests, &list_offsets), Some(2_000.0));
+}
+
+#[test]
+fn the_most_decompressions_at_a_moment_are_remembered() {
+    let metrics = Metrics::new(Detail::Cluster);
+    let three: Vec<_> = (0..3).map(|_| metrics.decompression()).collect();
+    drop(three);
+    let _one = metrics.decompression();
+    let page = metrics.render();
+    assert!(
+        page.contains("\nottla_decompressions_running 1\n"),
+        "{page}"
+    );
+    assert!(page.contains("\nottla_decompressions_running_most 3\n"));
 }

@@ -1,14 +1,14 @@
 use super::*;
+use crate::config::Config;
 use crate::config::tests::{in_kafkas_words, kafka_configs};
 use crate::config::value::{ConfigType, check};
 
 const KAFKA_TOPIC_CONFIGS: &str = include_str!("../testdata/kafka-4.3.1-topic-configs.tsv");
 
-fn broker(sets: &[&str]) -> Config {
+fn broker(sets: &[&str]) -> DynamicConfig {
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-    Config::load(None, std::iter::empty(), &sets)
-        .unwrap()
-        .config
+    let loaded = Config::load(None, std::iter::empty(), &sets).unwrap();
+    DynamicConfig::at_start(&loaded.config)
 }
 
 fn overrides(settings: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -18,7 +18,7 @@ fn overrides(settings: &[(&str, &str)]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn described(config: &Config, settings: &[(&str, &str)], name: &str) -> DescribedConfig {
+fn described(config: &DynamicConfig, settings: &[(&str, &str)], name: &str) -> DescribedConfig {
     let all = describe(&overrides(settings), config);
     all.into_iter()
         .find(|described| described.name == name)
@@ -331,7 +331,7 @@ fn settings_are_checked_with_name_value_and_range() {
         ("local.retention.bytes", "0"),
         ("max.message.bytes", "0"),
     ] {
-        assert_eq!(validate(name, Some(value)), Ok(()), "{name}={value}");
+        assert_eq!(validate(name, value), Ok(()), "{name}={value}");
     }
     for (name, value, expected) in [
         ("nope", "1", "Unknown topic config name: nope"),
@@ -376,35 +376,31 @@ fn settings_are_checked_with_name_value_and_range() {
             "Invalid value true for configuration remote.storage.enable: there is no tiered storage",
         ),
     ] {
-        assert_eq!(validate(name, Some(value)), Err(expected.to_owned()));
+        assert_eq!(validate(name, value), Err(expected.to_owned()));
     }
     assert_eq!(
-        validate("retention.ms", None),
-        Err("Null value is not supported for topic config retention.ms".to_owned())
-    );
-    assert_eq!(
-        validate("nope", None),
+        validate("nope", ""),
         Err("Unknown topic config name: nope".to_owned())
     );
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_refused() {
+fn settings_that_contradict_each_other_or_the_broker_are_refused() {
+    let broker = broker(&["log.cleaner.max.compaction.lag.ms=7"]);
+    let check = |settings: &[(&str, &str)]| validate_all(&overrides(settings), &broker);
+    let (least, most) = ("min.compaction.lag.ms", "max.compaction.lag.ms");
+    assert_eq!(check(&[(least, "5"), (most, "5")]), Ok(()));
+    assert_eq!(check(&[(least, "10"), (most, "10")]), Ok(()));
+    assert_eq!(check(&[(least, "7")]), Ok(()));
     assert_eq!(
-        validate_all(&overrides(&[
-            ("min.compaction.lag.ms", "5"),
-            ("max.compaction.lag.ms", "5")
-        ])),
-        Ok(())
-    );
-    assert_eq!(
-        validate_all(&overrides(&[
-            ("min.compaction.lag.ms", "10"),
-            ("max.compaction.lag.ms", "5")
-        ])),
+        check(&[(least, "10"), (most, "5")]),
         Err("min.compaction.lag.ms (10) must not be above max.compaction.lag.ms (5)".to_owned())
     );
-    assert!(validate_all(&overrides(&[("segment.bytes", "1")])).is_err());
+    assert_eq!(
+        check(&[(least, "8")]),
+        Err("min.compaction.lag.ms (8) must not be above max.compaction.lag.ms (7)".to_owned())
+    );
+    assert!(check(&[("segment.bytes", "1")]).is_err());
 }
 
 #[test]
@@ -483,7 +479,7 @@ fn resolve_and_describe_agree_on_random_settings() {
             topic.cleanup_policy.compact
         );
         for (name, value) in &own {
-            if validate(name, Some(value)).is_ok() {
+            if validate(name, value).is_ok() {
                 assert_eq!(shown[name.as_str()], value.trim(), "{name}");
             }
         }

@@ -3,29 +3,20 @@
 usage: client.py produce BOOTSTRAP TOPIC [setting=value ...]     records on stdin, one acknowledgement a line out
        client.py consume BOOTSTRAP TOPIC PARTITION=START ...      START: an offset, beginning, end, or @timestamp
        client.py watermarks BOOTSTRAP TOPIC PARTITION
+       client.py member BOOTSTRAP TOPIC GROUP COMMIT [setting=value ...]   COMMIT: each, none, or a number of records
+       client.py admin BOOTSTRAP STEP ...                         STEP: name or name=argument,...
 
 A record is {"key", "value", "headers": [[name, value]], "partition"?, "timestamp"?}; null stands for null.
 consume reads each partition to its end. Settings go to the client as they are.
 """
 
-import json
 import sys
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from group import administrate, member
+from lines import decode, encode, records_in, say, settings_of
 
 PATIENCE_S = 30
-
-
-def encode(text):
-    return None if text is None else text.encode()
-
-
-def decode(data):
-    return None if data is None else data.decode()
-
-
-def say(answer):
-    print(json.dumps(answer), flush=True)
 
 
 def produce(bootstrap, topic, settings):
@@ -41,9 +32,8 @@ def produce(bootstrap, topic, settings):
 
         return report
 
-    producer = Producer({"bootstrap.servers": bootstrap, **dict(setting.split("=", 1) for setting in settings)})
-    for line, text in enumerate(sys.stdin):
-        record = json.loads(text)
+    producer = Producer({"bootstrap.servers": bootstrap, **settings_of(settings)})
+    for line, record in records_in():
         where = {name: record[name] for name in ("partition", "timestamp") if name in record}
         producer.produce(
             topic,
@@ -131,5 +121,9 @@ match sys.argv[1:]:
         consume(bootstrap, topic, starts)
     case ["watermarks", bootstrap, topic, partition]:
         watermarks(bootstrap, topic, partition)
+    case ["member", bootstrap, topic, group, commit, *settings]:
+        member(bootstrap, topic, group, commit, settings)
+    case ["admin", bootstrap, *steps] if steps:
+        administrate(bootstrap, steps)
     case _:
         sys.exit(__doc__)

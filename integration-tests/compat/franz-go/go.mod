@@ -11,3 +11,10 @@ require (
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 )
+
+require (
+	github.com/twmb/franz-go/pkg/kadm v1.19.0
+	ottla/compat/go v0.0.0
+)
+
+replace ottla/compat/go => ../go

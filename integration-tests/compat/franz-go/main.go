@@ -3,6 +3,9 @@
 //	client produce BOOTSTRAP TOPIC [codec=none|gzip|snappy|lz4|zstd] [idempotent=false]
 //	client consume BOOTSTRAP TOPIC PARTITION=START ...     START: an offset, beginning, end, or @timestamp
 //	client watermarks BOOTSTRAP TOPIC PARTITION
+//	client member BOOTSTRAP TOPIC GROUP COMMIT [balancer=range]     COMMIT: each, none, or a number of records
+//	client storm BOOTSTRAP TOPIC GROUP                              see storm.go
+//	client admin BOOTSTRAP STEP ...                                 STEP: name or name=argument,...
 //
 // A record is {"key", "value", "headers": [[name, value]], "partition"?, "timestamp"?}; null stands for null.
 // produce reads records from standard input and prints one acknowledgement a line; without settings the client
@@ -10,9 +13,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -22,28 +23,14 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"ottla/compat/go/lines"
 )
 
 const patience = 30 * time.Second
 
-type record struct {
-	Key       *string      `json:"key"`
-	Value     *string      `json:"value"`
-	Headers   [][2]*string `json:"headers"`
-	Partition *int32       `json:"partition,omitempty"`
-	Offset    *int64       `json:"offset,omitempty"`
-	Timestamp *int64       `json:"timestamp,omitempty"`
-}
-
-type acknowledgement struct {
-	Line      int   `json:"line"`
-	Partition int32 `json:"partition"`
-	Offset    int64 `json:"offset"`
-}
-
 func main() {
 	if len(os.Args) < 4 {
-		fail(errors.New("usage: client produce|consume|watermarks BOOTSTRAP TOPIC ..."))
+		lines.Fail(errors.New("usage: client produce|consume|watermarks|member|admin BOOTSTRAP ..."))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
@@ -56,41 +43,19 @@ func main() {
 		err = consume(ctx, bootstrap, topic, rest)
 	case "watermarks":
 		err = watermarks(ctx, bootstrap, topic, rest)
+	case "member":
+		err = member(bootstrap, topic, rest)
+	case "storm":
+		err = storm(bootstrap, topic, rest)
+	case "admin":
+		err = administrate(ctx, bootstrap, os.Args[3:])
 	default:
 		err = fmt.Errorf("unknown command %q", os.Args[1])
 	}
 	if err != nil {
-		fail(err)
+		lines.Fail(err)
 	}
-}
-
-func fail(err error) {
-	fmt.Fprintln(os.Stderr, err)
-	os.Exit(1)
-}
-
-func say(out *bufio.Writer, answer any) {
-	line, err := json.Marshal(answer)
-	if err != nil {
-		fail(err)
-	}
-	out.Write(line)
-	out.WriteByte('\n')
-}
-
-func bytesOf(text *string) []byte {
-	if text == nil {
-		return nil
-	}
-	return []byte(*text)
-}
-
-func textOf(data []byte) *string {
-	if data == nil {
-		return nil
-	}
-	text := string(data)
-	return &text
+	lines.Flush()
 }
 
 var codecs = map[string]kgo.CompressionCodec{
@@ -129,7 +94,6 @@ func produce(ctx context.Context, bootstrap, topic string, settings []string) er
 	defer client.Close()
 
 	var failed error
-	out := bufio.NewWriter(os.Stdout)
 	for line, r := range records {
 		// Promises run one at a time, on one goroutine, and Flush waits for them.
 		client.Produce(ctx, r, func(r *kgo.Record, err error) {
@@ -137,27 +101,22 @@ func produce(ctx context.Context, bootstrap, topic string, settings []string) er
 				failed = errors.Join(failed, fmt.Errorf("line %d: %w", line, err))
 				return
 			}
-			say(out, acknowledgement{line, r.Partition, r.Offset})
+			lines.Put(lines.Acknowledgement{Line: line, Partition: r.Partition, Offset: r.Offset})
 		})
 	}
 	if err := client.Flush(ctx); err != nil {
 		return err
 	}
-	return errors.Join(failed, out.Flush())
+	return failed
 }
 
 // readRecords reads standard input; placed tells that the records name their partitions.
 func readRecords() (records []*kgo.Record, placed bool, err error) {
-	lines := bufio.NewScanner(os.Stdin)
-	lines.Buffer(nil, 4<<20)
-	for lines.Scan() {
-		var given record
-		if err := json.Unmarshal(lines.Bytes(), &given); err != nil {
-			return nil, false, err
-		}
-		r := &kgo.Record{Key: bytesOf(given.Key), Value: bytesOf(given.Value)}
+	given, err := lines.Records()
+	for _, given := range given {
+		r := &kgo.Record{Key: lines.BytesOf(given.Key), Value: lines.BytesOf(given.Value)}
 		for _, header := range given.Headers {
-			r.Headers = append(r.Headers, kgo.RecordHeader{Key: *header[0], Value: bytesOf(header[1])})
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: *header[0], Value: lines.BytesOf(header[1])})
 		}
 		if given.Partition != nil {
 			r.Partition, placed = *given.Partition, true
@@ -167,7 +126,7 @@ func readRecords() (records []*kgo.Record, placed bool, err error) {
 		}
 		records = append(records, r)
 	}
-	return records, placed, lines.Err()
+	return records, placed, err
 }
 
 func startOffset(start string) (kgo.Offset, error) {
@@ -214,7 +173,6 @@ func consume(ctx context.Context, bootstrap, topic string, starts []string) erro
 	}
 	defer client.Close()
 
-	out := bufio.NewWriter(os.Stdout)
 	for len(ends) > 0 {
 		fetches := client.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
@@ -224,15 +182,18 @@ func consume(ctx context.Context, bootstrap, topic string, starts []string) erro
 			timestamp := r.Timestamp.UnixMilli()
 			headers := [][2]*string{}
 			for _, header := range r.Headers {
-				headers = append(headers, [2]*string{&header.Key, textOf(header.Value)})
+				headers = append(headers, [2]*string{&header.Key, lines.TextOf(header.Value)})
 			}
-			say(out, record{textOf(r.Key), textOf(r.Value), headers, &r.Partition, &r.Offset, &timestamp})
+			lines.Put(lines.Record{
+				Key: lines.TextOf(r.Key), Value: lines.TextOf(r.Value), Headers: headers,
+				Partition: &r.Partition, Offset: &r.Offset, Timestamp: &timestamp,
+			})
 			if r.Offset+1 >= ends[r.Partition] {
 				delete(ends, r.Partition)
 			}
 		})
 	}
-	return out.Flush()
+	return nil
 }
 
 func watermarks(ctx context.Context, bootstrap, topic string, rest []string) error {
@@ -251,9 +212,8 @@ func watermarks(ctx context.Context, bootstrap, topic string, rest []string) err
 	if err != nil {
 		return err
 	}
-	out := bufio.NewWriter(os.Stdout)
-	say(out, map[string]int64{"low": low, "high": high})
-	return out.Flush()
+	lines.Put(map[string]int64{"low": low, "high": high})
+	return nil
 }
 
 // offsetAt asks ListOffsets; timestamp -1 stands for the end, -2 for the start.

@@ -1,4 +1,8 @@
 //! Rows P42 and P43: small batches that decompress to very much.
+//!
+//! Of P43 the nested bomb of the greatest ratio has no form here: a batch of magic 2 holds records, never batches, and
+//! only one codec is applied, once. What nests inside a record's value is the consumer's to unpack. Older magics, whose
+//! messages hold compressed sets of messages, are refused before anything is decompressed (P5, P6).
 
 use std::io::{Read, Write};
 

@@ -7,6 +7,7 @@ use ottla_protocol::codec::messages::{ApiVersionsResponse, FetchResponse, InitPr
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::batch::{Batch, Record};
+use crate::table::{DEADLINE, PROBE, in_time};
 use crate::target::{Answer, Client, PATIENCE, Target};
 use crate::wire::{self, API_VERSIONS, Fetch, METADATA, PRODUCE, Produce, Wire, header};
 
@@ -344,6 +345,7 @@ pub fn producer_ids(target: &mut Target) {
 /// and nobody else waits for it.
 pub fn repetitive_fetches(target: &mut Target, topic: &str) {
     const TIMES: usize = 65_000;
+    // Beyond the batches of all tries: each wakes them.
     let end = log_end(target, topic);
     let request = Fetch {
         max_wait_ms: i32::MAX,
@@ -351,32 +353,42 @@ pub fn repetitive_fetches(target: &mut Target, topic: &str) {
         ..Fetch::of(topic, 0)
     };
     let request = request.framed();
-    let mut worst = Duration::ZERO;
-    let mut clients: Vec<Client> = (0..8)
-        .map(|_| {
-            let mut client = target.connect();
-            client.send(&request);
-            worst = worst.max(target.probe());
-            client
-        })
-        .collect();
-    let batch = Batch::good(target.now_ms()).build();
-    let began = target.now();
-    target.ask(&Produce::of(topic, &batch).framed());
-    for client in &mut clients {
-        let response: FetchResponse = wire::decode(&client.expect_answer(), 11);
-        assert_eq!(response.error_code, 0);
-        worst = worst.max(target.probe());
-    }
-    println!(
-        "8 fetches that name a partition {TIMES} times: woken in {:?}, slowest probe {worst:?}",
-        target.now() - began
-    );
-    assert!(
-        worst <= Duration::from_millis(200),
-        "a probe took {worst:?}"
-    );
-    assert!(target.now() - began <= Duration::from_secs(3));
+    in_time("fetches of one partition", || {
+        let mut probes = Vec::new();
+        let mut clients: Vec<Client> = (0..8)
+            .map(|_| {
+                let mut client = target.connect();
+                client.send(&request);
+                probes.push(target.probe());
+                client
+            })
+            .collect();
+        let batch = Batch::good(target.now_ms()).build();
+        let began = target.now();
+        target.ask(&Produce::of(topic, &batch).framed());
+        for client in &mut clients {
+            let response: FetchResponse = wire::decode(&client.expect_answer(), 11);
+            assert_eq!(response.error_code, 0);
+            probes.push(target.probe());
+        }
+        let woken = target.now() - began;
+        let late = nine_in_ten(&mut probes);
+        let told = format!(
+            "8 fetches that name a partition {TIMES} times: woken in {woken:?}, nine in ten probes within {late:?}"
+        );
+        println!("{told}");
+        // Woken at once and answered one after the other.
+        if late > PROBE || woken > 8 * DEADLINE {
+            return Err(told);
+        }
+        Ok(())
+    });
+}
+
+/// Nine in ten of them took no longer.
+pub fn nine_in_ten(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[(times.len() - 1) * 9 / 10]
 }
 
 /// A fetch session over as many partitions as a request may name, then changed in all of them.
@@ -388,8 +400,8 @@ pub fn large_sessions(target: &mut Target, topic: &str) {
             .map(|index| (index, 0))
             .collect()
     };
-    let mut worst = Duration::ZERO;
-    let mut slowest = Duration::ZERO;
+    let mut probes = Vec::new();
+    let mut answers = Vec::new();
     let mut client = target.connect();
     let mut begin_and_change = |target: &mut Target| {
         let whole = Fetch {
@@ -406,10 +418,10 @@ pub fn large_sessions(target: &mut Target, topic: &str) {
         };
         let began = target.now();
         client.send(&changed.framed());
-        worst = worst.max(target.probe());
+        probes.push(target.probe());
         // Whether such a session goes on is the broker's choice; that it answers is not.
         let _: FetchResponse = wire::decode(&client.expect_answer(), 11);
-        slowest = slowest.max(target.now() - began);
+        answers.push(target.now() - began);
     };
     // Grows the heaps of all threads: an answer of this kind takes some tens of MiB while it is made.
     for _ in 0..SESSIONS {
@@ -420,16 +432,17 @@ pub fn large_sessions(target: &mut Target, topic: &str) {
         begin_and_change(target);
     }
     let growth = target.resident().saturating_sub(before);
+    let late = nine_in_ten(&mut probes);
+    answers.sort_unstable();
+    // As with tries: what cannot be met is missed every time.
+    let (answer, median) = (answers[answers.len() / 10], answers[answers.len() / 2]);
     println!(
-        "{SESSIONS} sessions of {PARTITIONS} partitions: slowest change {slowest:?}, slowest probe {worst:?}, memory grew by {} MiB",
+        "{SESSIONS} sessions of {PARTITIONS} partitions: one in ten changes within {answer:?}, half of them within {median:?}, nine in ten probes within {late:?}, memory grew by {} MiB",
         growth >> 20
     );
-    // The largest requests there are keep a thread for some 40 ms; a busy machine makes that several times as long.
-    assert!(worst <= Duration::from_secs(1), "a probe took {worst:?}");
-    assert!(
-        slowest <= Duration::from_secs(2),
-        "an answer took {slowest:?}"
-    );
+    assert!(late <= PROBE, "probes took {late:?}");
+    // They are accepted: 100 ms is asked of refusals. What must not happen is that they take for ever.
+    assert!(answer <= Duration::from_secs(1), "answers took {answer:?}");
     // Kept, they would take 200 MiB.
     assert!(growth <= 64 << 20, "memory grew by {growth}");
 }

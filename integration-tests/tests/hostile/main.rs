@@ -1,26 +1,27 @@
 //! Hostile input against a broker process: each row is answered as its table says or the connection is closed, and
 //! whatever comes, the process lives, others are served, and memory stays bounded.
 //!
-//! The tables: `frames.rs` (H), `produce.rs` and `bombs.rs` (P), `apis.rs` and `groups.rs` (C), `crowds.rs` and
-//! `group_crowds.rs` (B, and what needs many requests). `table.rs` says what holds for every row. Limits on time are wide where a busy machine could break
-//! them; the figures are printed (`-- --nocapture`).
+//! The tables: `frames.rs` (H), `produce.rs` and `bombs.rs` (P), `apis.rs`, `groups.rs` and `large.rs` (C), `caps.rs`
+//! (C31), `crowds.rs` and `group_crowds.rs` (B, and what needs many requests). `table.rs` says what holds for every row.
+//! A limit on time that a busy machine misses is tried again a few times; the figures are printed (`-- --nocapture`).
 
 mod apis;
 mod batch;
 mod bombs;
+mod caps;
 mod crowds;
 mod frames;
 mod group_crowds;
 mod groups;
+mod large;
 mod produce;
 mod table;
 mod target;
 mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use table::Worst;
+use table::{CPU, DEADLINE, PROBE, Worst, in_time};
 use target::{Client, Target};
 use wire::{PRODUCE, Produce};
 
@@ -113,54 +114,69 @@ fn compression_bombs_are_refused_for_little_memory_and_time() {
     }
     for bomb in &bombs {
         let request = Produce::of(TOPIC, &bomb.batch).framed();
-        let (memory, cpu) = (target.watch_memory(), target.cpu());
-        let began = target.now();
-        let answer = target.ask(&request);
-        let (took, growth, cpu) = (
-            target.now() - began,
-            memory.growth(&target),
-            target.cpu() - cpu,
-        );
-        println!(
-            "{}: {} KiB on the wire, {took:?}, {cpu:?} of CPU, memory grew by {} KiB",
-            bomb.what,
-            request.len() >> 10,
-            growth >> 10
-        );
-        assert_eq!(wire::codes(PRODUCE, 7, &answer), [10], "{}", bomb.what);
-        let allowed = 2 * request.len() as u64 + bomb.codec_bytes + (1 << 20);
-        assert!(growth <= allowed, "{}: memory grew by {growth}", bomb.what);
-        // Wanted: 50 ms. The clock of the kernel ticks every 10 ms, and other threads of the broker count too.
-        assert!(cpu <= Duration::from_millis(500), "{}: {cpu:?}", bomb.what);
+        in_time(bomb.what, || {
+            let (memory, cpu) = (target.watch_memory(), target.cpu());
+            let began = target.now();
+            let answer = target.ask(&request);
+            let took = target.now() - began;
+            let (growth, cpu) = (memory.growth(&target), target.cpu() - cpu);
+            let told = format!(
+                "{}: {} KiB on the wire, {took:?}, {cpu:?} of CPU, memory grew by {} KiB",
+                bomb.what,
+                request.len() >> 10,
+                growth >> 10
+            );
+            println!("{told}");
+            assert_eq!(wire::codes(PRODUCE, 7, &answer), [10], "{}", bomb.what);
+            let allowed = 2 * request.len() as u64 + bomb.codec_bytes + (1 << 20);
+            assert!(growth <= allowed, "{}: memory grew by {growth}", bomb.what);
+            if took > DEADLINE || cpu > CPU {
+                return Err(told);
+            }
+            Ok(())
+        });
     }
+    // None was beside another so far, so that what follows cannot be a leftover.
+    assert_eq!(target.value("ottla_decompressions_running_most"), 1.0);
 
     // The dearest one, eight at once: two are decompressed at a time. The allocator may keep a window that is no longer
     // used for the thread that used it, so more than two can be seen, but not eight.
     let bomb = &bombs[3];
     let request = Produce::of(TOPIC, &bomb.batch).framed();
     let mut clients: Vec<Client> = (0..8).map(|_| target.connect()).collect();
-    let memory = target.watch_memory();
-    let began = target.now();
-    for client in &mut clients {
-        client.send(&request);
+    let mut eight_at_once = || {
+        let memory = target.watch_memory();
+        let began = target.now();
+        for client in &mut clients {
+            client.send(&request);
+        }
+        let probes = target.probes::<5>();
+        for client in &mut clients {
+            assert_eq!(wire::codes(PRODUCE, 7, &client.expect_answer()), [10]);
+        }
+        let growth = memory.growth(&target);
+        let told = format!(
+            "8 x {}: {:?}, probes {probes:?}, memory grew by {} KiB",
+            bomb.what,
+            target.now() - began,
+            growth >> 10
+        );
+        println!("{told}");
+        let allowed = 8 * 2 * request.len() as u64 + 5 * bomb.codec_bytes + (1 << 20);
+        assert!(growth <= allowed, "memory grew by {growth}");
+        if probes[2] > PROBE {
+            return Err(told);
+        }
+        Ok(())
+    };
+    in_time("8 bombs at once", &mut eight_at_once);
+    // However often: never more than two, and two there were.
+    for _ in 0..10 {
+        // Late or not, the memory is checked.
+        let _ = eight_at_once();
     }
-    let probe = target.probe();
-    for client in &mut clients {
-        assert_eq!(wire::codes(PRODUCE, 7, &client.expect_answer()), [10]);
-    }
-    let growth = memory.growth(&target);
-    println!(
-        "8 x {}: {:?}, probe {probe:?}, memory grew by {} KiB",
-        bomb.what,
-        target.now() - began,
-        growth >> 10
-    );
-    let allowed = 8 * 2 * request.len() as u64 + 5 * bomb.codec_bytes + (1 << 20);
-    assert!(growth <= allowed, "memory grew by {growth}");
-    assert!(
-        probe <= Duration::from_millis(200),
-        "a probe took {probe:?}"
-    );
+    assert_eq!(target.value("ottla_decompressions_running_most"), 2.0);
+    assert_eq!(target.value("ottla_decompressions_running"), 0.0);
     target.check_health();
 }
 
@@ -219,5 +235,51 @@ fn a_flood_of_refusals_is_counted_and_hardly_logged() {
     let _alone = alone();
     let mut target = start("hostile-flood", &[]);
     crowds::flood_of_refusals(&mut target);
+    target.check_health();
+}
+
+#[test]
+fn requests_that_name_very_much_keep_nobody_waiting() {
+    let _alone = alone();
+    let mut target = start("hostile-large", &[]);
+    large::nobody_waits(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn topics_made_on_first_use_have_a_limit() {
+    let limit = caps::FEW_TOPICS.to_string();
+    let properties = [("auto.create.topics.limit", limit.as_str())];
+    let mut target = start("hostile-few-topics", &properties);
+    target.broker.allow_log("auto.create.topics.limit");
+    caps::few_topics(&mut target, TOPIC);
+    target.check_health();
+    drop(target);
+    let mut target = start("hostile-few-topics", &properties);
+    target.broker.allow_log("auto.create.topics.limit");
+    caps::few_topics_for_many_clients(&mut target);
+    target.check_health();
+}
+
+#[test]
+fn a_hundred_thousand_names_make_as_many_topics_as_the_limit_allows() {
+    let _alone = alone();
+    let mut target = start("hostile-names", &[]);
+    target.broker.allow_log("auto.create.topics.limit");
+    caps::many_names(&mut target);
+    target.check_health();
+}
+
+#[test]
+fn producers_of_a_partition_have_a_limit() {
+    let _alone = alone();
+    let limit = caps::FEW_PRODUCERS.to_string();
+    let properties = [("max.producers.per.partition", limit.as_str())];
+    let mut target = start("hostile-few-producers", &properties);
+    caps::few_producers(&mut target, TOPIC);
+    target.check_health();
+    drop(target);
+    let mut target = start("hostile-producers", &[]);
+    caps::many_producers(&mut target, TOPIC);
     target.check_health();
 }

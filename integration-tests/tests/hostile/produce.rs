@@ -315,18 +315,18 @@ impl Rows<'_> {
             );
         }
         // The length of the block: 2^32 - 1.
-        let snappy = b"\xff\xff\xff\xff\x0f\x00a";
+        let four_gib = b"\xff\xff\xff\xff\x0f\x00a";
         self.fails(
             "P39",
             "snappy of 4 GiB in 7 bytes",
-            &coded(SNAPPY, snappy),
+            &coded(SNAPPY, four_gib),
             87,
         );
         let framed = Wire::new()
             .raw(b"\x82SNAPPY\0")
             .i32(1)
             .i32(1)
-            .bytes(Some(snappy))
+            .bytes(Some(four_gib))
             .0;
         assert_eq!(framed.len(), 27);
         self.fails(
@@ -339,19 +339,29 @@ impl Rows<'_> {
         let records = Record::good(0)
             .with(|record| record.value = garbage.repeat(100))
             .framed();
-        for (codec, whole) in [
-            (GZIP, gzip(&records)),
-            (LZ4, lz4(&records)),
-            (ZSTD, zstd(&records)),
+        for (codec, what, whole) in [
+            (GZIP, "gzip", gzip(&records)),
+            (LZ4, "lz4", lz4(&records)),
+            (ZSTD, "zstd", zstd(&records)),
+            (SNAPPY, "raw snappy", snappy(&records)),
+            (SNAPPY, "framed snappy", framed_snappy(&records)),
         ] {
-            self.passes(
-                "P41",
-                &format!("codec {codec}, whole"),
-                &coded(codec, &whole),
-            );
-            let cut = coded(codec, &whole[..whole.len() - 9]);
-            self.fails("P41", &format!("codec {codec}, cut short"), &cut, 87);
+            self.passes("P41", &format!("{what}, whole"), &coded(codec, &whole));
+            // In the last bytes, in the middle, and behind the first byte.
+            for kept in [whole.len() - 9, whole.len() / 2, 1] {
+                let cut = coded(codec, &whole[..kept]);
+                let what = format!("{what}, {kept} bytes of {}", whole.len());
+                self.fails("P41", &what, &cut, 87);
+            }
         }
+        // Cut between its blocks, so that each block that is left is whole.
+        let first = framed_snappy(&records[..SNAPPY_BLOCK]);
+        self.fails(
+            "P41",
+            "framed snappy without its last blocks",
+            &coded(SNAPPY, &first),
+            87,
+        );
     }
 
     fn records(&mut self) {
@@ -442,6 +452,24 @@ pub fn lz4(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
     encoder.write_all(bytes).expect("memory takes it");
     encoder.finish().expect("memory takes it")
+}
+
+/// One block, as most clients write it.
+pub fn snappy(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = snap::raw::Encoder::new();
+    encoder.compress_vec(bytes).expect("short enough")
+}
+
+/// How much goes into a block of `framed_snappy`.
+const SNAPPY_BLOCK: usize = 1 << 10;
+
+/// The framing of the Java library (`SnappyOutputStream`): a header, then blocks with their lengths.
+pub fn framed_snappy(bytes: &[u8]) -> Vec<u8> {
+    let header = Wire::new().raw(b"\x82SNAPPY\0").i32(1).i32(1);
+    let blocks = bytes.chunks(SNAPPY_BLOCK);
+    blocks
+        .fold(header, |wire, block| wire.bytes(Some(&snappy(block))))
+        .0
 }
 
 pub fn zstd(bytes: &[u8]) -> Vec<u8> {

@@ -72,14 +72,27 @@ impl Row {
     }
 }
 
-/// Wanted: an answer or the end within this time of the last byte.
-const WANTED: Duration = Duration::from_millis(100);
-/// Asserted, because test machines are busy: ten times that.
-const DEADLINE: Duration = Duration::from_secs(1);
-/// Wanted of the probe, and asserted of the median of a few.
-const PROBE: Duration = Duration::from_millis(20);
-/// Asserted of each single probe, because test machines are busy: ten times that.
-const PROBE_DEADLINE: Duration = Duration::from_millis(200);
+/// An answer or the end within this time of the last byte.
+pub const DEADLINE: Duration = Duration::from_millis(100);
+/// How long a probe on another connection may take; asserted of the median of a few.
+pub const PROBE: Duration = Duration::from_millis(20);
+/// What any input may cost of a processor. The kernel's clock ticks every 10 ms, and all threads count.
+pub const CPU: Duration = Duration::from_millis(50);
+
+/// A busy machine may miss a limit on time once in a while. What could not be met at all would be missed every time.
+const TRIES: usize = 10;
+
+/// Does `once` until it meets its limits on time, at most `TRIES` times; it says which one it missed.
+pub fn in_time(what: &str, mut once: impl FnMut() -> Result<(), String>) {
+    let mut missed = Vec::new();
+    while missed.len() < TRIES {
+        match once() {
+            Ok(()) => return,
+            Err(miss) => missed.push(miss),
+        }
+    }
+    panic!("{what}: missed {TRIES} times\n{}", missed.join("\n"));
+}
 
 /// What a refused request may cost beyond its own bytes.
 const REFUSED_GROWTH: u64 = 64 << 10;
@@ -129,7 +142,15 @@ pub fn run(target: &mut Target, rows: &[Row], topic: &str, worst: &mut Worst) {
     let mistakes: Vec<String> = rows
         .iter()
         .flat_map(|row| {
-            let mistakes = run_row(target, row, topic, worst);
+            let mut mistakes = Vec::new();
+            // Only limits on time are tried again.
+            for _ in 0..TRIES {
+                let (wrong, late) = run_row(target, row, topic, worst);
+                mistakes = [wrong.clone(), late.clone()].concat();
+                if !wrong.is_empty() || late.is_empty() {
+                    break;
+                }
+            }
             mistakes
                 .into_iter()
                 .map(move |mistake| format!("{} {}: {mistake}", row.id, row.what))
@@ -138,13 +159,20 @@ pub fn run(target: &mut Target, rows: &[Row], topic: &str, worst: &mut Worst) {
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
 }
 
-fn run_row(target: &mut Target, row: &Row, topic: &str, worst: &mut Worst) -> Vec<String> {
-    let mut mistakes = Vec::new();
+/// What was wrong, and what was late.
+fn run_row(
+    target: &mut Target,
+    row: &Row,
+    topic: &str,
+    worst: &mut Worst,
+) -> (Vec<String>, Vec<String>) {
+    let (mut mistakes, mut late) = (Vec::new(), Vec::new());
     let refused_before = target.refused();
     let end_before = log_end(target, topic);
 
     let mut client = target.connect();
     let memory = target.watch_memory();
+    let cpu = target.cpu();
     client.send(&row.bytes);
     let sent = target.now();
     let answer = client.answer(crate::target::PATIENCE);
@@ -171,14 +199,19 @@ fn run_row(target: &mut Target, row: &Row, topic: &str, worst: &mut Worst) -> Ve
         mistakes.push(format!("{seen} instead of {:?}", row.expect));
     }
 
+    let cpu = target.cpu() - cpu;
     if took > DEADLINE {
-        mistakes.push(format!("took {took:?}, wanted within {WANTED:?}"));
+        late.push(format!("took {took:?}"));
+    }
+    // A large frame has to be read before anything is known of it.
+    if cpu > CPU && row.bytes.len() < 1 << 20 {
+        late.push(format!("took {cpu:?} of a processor"));
     }
     raise(&mut worst.answer, took, row);
 
     let probes = target.probes::<5>();
-    if probes[2] > PROBE || probes[4] > PROBE_DEADLINE {
-        mistakes.push(format!("probes answered in {probes:?}"));
+    if probes[2] > PROBE {
+        late.push(format!("probes answered in {probes:?}"));
     }
     raise(&mut worst.probe, probes[2], row);
 
@@ -203,7 +236,7 @@ fn run_row(target: &mut Target, row: &Row, topic: &str, worst: &mut Worst) -> Ve
             target.refused() > refused_before
         });
     }
-    mistakes
+    (mistakes, late)
 }
 
 fn log_end(target: &Target, topic: &str) -> i64 {

@@ -136,6 +136,16 @@ impl Target {
             .sum()
     }
 
+    /// The one sample of a metric without labels.
+    pub fn value(&self, name: &str) -> f64 {
+        let page = self.metrics();
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no {name} on the page"));
+        value.parse().expect("a number")
+    }
+
     /// Input refused so far, for all causes.
     pub fn refused(&self) -> u64 {
         self.metric("ottla_refused_total", "") as u64

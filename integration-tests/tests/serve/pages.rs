@@ -1,7 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics` of a broker that was used.
 
 use ottla_integration_tests::clients::kcat;
-use ottla_integration_tests::http::{get, sample};
+use ottla_integration_tests::http::{get, metrics_when, sample};
 use ottla_integration_tests::{Broker, TempDir};
 
 fn metrics_port(broker: &Broker) -> u16 {
@@ -45,7 +45,11 @@ fn metrics_carry_the_names_of_dashboards_with_right_values() {
     write.stdin("one\ntwo\nthree\n").succeed();
     let read = kcat(&broker).args(["-C", "-t", "spot", "-p", "1", "-o", "1", "-e", "-q"]);
     assert_eq!(read.succeed().lines(), ["two", "three"]);
-    let page = get(port, "/metrics").1;
+    // An answer's sending is recorded when it is written, which its reader need not wait for.
+    let sent = "kafka_network_requestmetrics_totaltimems_count{request=\"Produce\"}";
+    let page = metrics_when(port, sent, |page| {
+        sample(page, sent).is_some_and(|count| count >= 1.0)
+    });
 
     let advertised = broker.bootstrap();
     let broker_info = format!("kafka_broker_info{{address=\"{advertised}\",id=\"1\"}}");

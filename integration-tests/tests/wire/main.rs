@@ -16,6 +16,7 @@
 //! - a fetch may end in a part of a batch, here never;
 //! - transactions exist, so InitProducerId with a transactional id has other errors.
 
+mod admin;
 mod clusters;
 mod fetches;
 mod group_lists;
@@ -153,9 +154,34 @@ const ROWS: &[Row] = &[
         logs::leader_epoch_fails,
     ),
     row(
+        ApiKey::DescribeAcls,
+        admin::no_acls_are_created_or_deleted,
+        admin::acls_are_disabled,
+    ),
+    row(
+        ApiKey::CreateAcls,
+        admin::no_acls_are_created_or_deleted,
+        admin::acls_are_disabled,
+    ),
+    row(
+        ApiKey::DeleteAcls,
+        admin::no_acls_are_created_or_deleted,
+        admin::acls_are_disabled,
+    ),
+    row(
         ApiKey::DescribeConfigs,
         clusters::describe_configs_succeeds,
         clusters::describe_configs_fails,
+    ),
+    row(
+        ApiKey::AlterConfigs,
+        admin::alter_configs_succeeds,
+        admin::alter_configs_fails,
+    ),
+    row(
+        ApiKey::DescribeLogDirs,
+        admin::describe_log_dirs_succeeds,
+        admin::describe_log_dirs_fails,
     ),
     row(
         ApiKey::CreatePartitions,
@@ -168,6 +194,11 @@ const ROWS: &[Row] = &[
         group_lists::delete_groups_fails,
     ),
     row(
+        ApiKey::IncrementalAlterConfigs,
+        admin::incremental_alter_configs_succeeds,
+        admin::incremental_alter_configs_fails,
+    ),
+    row(
         ApiKey::ListPartitionReassignments,
         topics::list_reassignments_succeeds,
         versions::newer_version_fails,
@@ -178,9 +209,19 @@ const ROWS: &[Row] = &[
         group_offsets::offset_delete_fails,
     ),
     row(
+        ApiKey::DescribeClientQuotas,
+        admin::describe_client_quotas_succeeds,
+        admin::describe_client_quotas_fails,
+    ),
+    row(
         ApiKey::DescribeCluster,
         clusters::describe_cluster_succeeds,
         clusters::describe_cluster_fails,
+    ),
+    row(
+        ApiKey::ListConfigResources,
+        admin::list_config_resources_succeeds,
+        admin::list_config_resources_fails,
     ),
     row(
         ApiKey::DescribeTopicPartitions,

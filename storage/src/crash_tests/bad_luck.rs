@@ -1,8 +1,6 @@
 //! Crashes, deletions and truncations at the worst moment, one test for each.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
 use ottla_protocol::batch::BatchBuilder;
@@ -10,13 +8,8 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::model::marker;
 use super::transactional;
-use crate::engine::{Engine, Family, Start, Visit, WriteOps};
-use crate::error::EngineError;
-use crate::keys::PartitionId;
-use crate::log::{Log, NoObserver, ReadLimit};
-use crate::log_tests::{Bench, ID, TestClock, block, plain, sequenced, timed};
-use crate::memory::MemoryEngine;
-use crate::partition::LogConfig;
+use crate::log::ReadLimit;
+use crate::log_tests::{Bench, ID, block, plain, sequenced, timed};
 use crate::waiters::{Acks, Watch};
 
 fn big(producer_id: i64, sequence: i32) -> Bytes {
@@ -291,172 +284,4 @@ fn a_watch_misses_nothing_while_the_log_moves() {
     block(bench.log.delete(vec![ID])).expect("deletes");
     assert!(reader.join().expect("no panic") > 0);
     assert_eq!(bench.partition.parked_fetches(), 0);
-}
-
-/// Where the syncer of a `Meddled` store is made to stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Syncer {
-    Free,
-    /// Its sync is done, but does not return.
-    Done,
-    /// Its sync has not begun.
-    Waiting,
-}
-
-/// A store in memory that can fail one read and hold the syncer's syncs, but never the writer's.
-struct Meddled {
-    engine: MemoryEngine,
-    fail_get: Mutex<bool>,
-    /// Where the syncer shall stand, and where it stands.
-    syncer: Mutex<(Syncer, Syncer)>,
-    moved: Condvar,
-}
-
-impl Meddled {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            engine: MemoryEngine::new(),
-            fail_get: Mutex::new(false),
-            syncer: Mutex::new((Syncer::Free, Syncer::Free)),
-            moved: Condvar::new(),
-        })
-    }
-
-    fn open(self: &Arc<Self>, ids: Vec<PartitionId>) -> (Log, Vec<Arc<crate::log::Partition>>) {
-        let clock = Arc::new(TestClock(AtomicI64::new(1_000)));
-        let log = Log::open(self.clone(), 1, clock, Arc::new(NoObserver)).expect("opens");
-        let partitions = block(log.create(ids)).expect("creates");
-        (log, partitions)
-    }
-
-    fn hold(&self, place: Syncer) {
-        self.syncer.lock().expect("not poisoned").0 = place;
-        self.moved.notify_all();
-    }
-
-    fn wait_until(&self, place: Syncer) {
-        let held = self.syncer.lock().expect("not poisoned");
-        let held = self.moved.wait_while(held, |held| held.1 != place);
-        drop(held.expect("not poisoned"));
-    }
-
-    /// The syncer passes here; it stays as long as it shall.
-    fn pass(&self, place: Syncer) {
-        let mut held = self.syncer.lock().expect("not poisoned");
-        if held.0 == place {
-            held.1 = place;
-            self.moved.notify_all();
-        }
-        let held = self.moved.wait_while(held, |held| held.0 == place);
-        held.expect("not poisoned").1 = Syncer::Free;
-    }
-}
-
-impl Engine for Meddled {
-    fn write(&self, ops: &WriteOps) -> Result<(), EngineError> {
-        self.engine.write(ops)
-    }
-    fn sync(&self) -> Result<(), EngineError> {
-        if std::thread::current().name() != Some("ottla-syncer") {
-            return self.engine.sync();
-        }
-        self.pass(Syncer::Waiting);
-        self.engine.sync()?;
-        self.pass(Syncer::Done);
-        Ok(())
-    }
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        if std::mem::take(&mut *self.fail_get.lock().expect("not poisoned")) {
-            return Err(EngineError::Corruption("test".to_owned()));
-        }
-        self.engine.get(family, key)
-    }
-    fn scan(
-        &self,
-        family: Family,
-        start: Start<'_>,
-        to: &[u8],
-        visit: &mut Visit<'_>,
-    ) -> Result<(), EngineError> {
-        self.engine.scan(family, start, to, visit)
-    }
-    fn last(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
-        self.engine.last(family, from, to)
-    }
-    fn properties(&self) -> Vec<(&'static str, u64)> {
-        self.engine.properties()
-    }
-}
-
-fn bench_on(engine: &Arc<Meddled>) -> Bench {
-    let (log, mut partitions) = engine.open(vec![ID]);
-    Bench {
-        engine: Arc::new(MemoryEngine::new()),
-        log,
-        partition: partitions.remove(0),
-    }
-}
-
-#[test]
-fn a_truncation_that_cannot_be_read_back_stops_the_log() {
-    let engine = Meddled::new();
-    let bench = bench_on(&engine);
-    for _ in 0..4 {
-        bench.appended(plain(1));
-    }
-    *engine.fail_get.lock().expect("not poisoned") = true;
-    assert!(block(bench.log.truncate_to(&bench.partition, 2)).is_err());
-    assert!(
-        bench.append(plain(1)).is_err(),
-        "what is known of the log no longer fits what is stored"
-    );
-    drop(bench);
-    let bench = bench_on(&engine);
-    assert_eq!(bench.appended(plain(1)), 2);
-    assert_eq!(bench.read(0), Ok(vec![0, 1, 2]));
-}
-
-#[test]
-fn a_sync_that_a_truncation_overtakes_is_not_credited_to_what_was_written_since() {
-    let engine = Meddled::new();
-    let bench = bench_on(&engine);
-    let relaxed = |flush_ms| {
-        bench.partition.set_config(LogConfig {
-            flush_messages: i64::MAX,
-            flush_ms,
-            log_append_time: false,
-        });
-    };
-    relaxed(i64::MAX);
-    for _ in 0..3 {
-        bench.appended(plain(1));
-    }
-    engine.hold(Syncer::Done);
-    relaxed(0);
-    bench.appended(plain(1));
-    engine.wait_until(Syncer::Done);
-    block(bench.log.truncate_to(&bench.partition, 1)).expect("truncates");
-    relaxed(i64::MAX);
-    for _ in 0..3 {
-        bench.appended(plain(1));
-    }
-    // The next sync waits for its turn, so that the one before it has been credited.
-    engine.hold(Syncer::Waiting);
-    let other = PartitionId { partition: 1, ..ID };
-    let durable = Bench {
-        engine: Arc::new(MemoryEngine::new()),
-        log: bench.log.clone(),
-        partition: block(bench.log.create(vec![other])).expect("creates")[0].clone(),
-    };
-    let waiting = durable.submit(plain(1), Acks::All);
-    engine.wait_until(Syncer::Waiting);
-    let offsets = bench.offsets();
-    assert_eq!((offsets.log_end, offsets.fsynced_end), (4, 1));
-    engine.hold(Syncer::Free);
-    assert!(block(waiting).expect("answered")[0].is_ok());
 }

@@ -11,6 +11,7 @@ use super::world::{Change, PARTITIONS, World, id_of, open};
 use crate::log::{Log, NoObserver, ReadLimit};
 use crate::memory::MemoryEngine;
 use crate::partition::LogConfig;
+use crate::producers;
 use crate::recovery;
 
 impl World {
@@ -172,7 +173,12 @@ impl World {
             return Err("the greatest timestamp is too small".to_owned());
         }
         model.match_producers(&state.producers, true)?;
-        let again = recovery::recover(self.life.as_ref(), model.partition.handle(), 1);
+        let again = recovery::recover(
+            self.life.as_ref(),
+            model.partition.handle(),
+            1,
+            producers::DEFAULT_LIMIT,
+        );
         if again.as_ref() != Ok(&state) {
             return Err("a second recovery differs".to_owned());
         }

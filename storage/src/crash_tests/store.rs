@@ -2,33 +2,41 @@
 
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-
+use super::between::{Between, Through};
 use crate::directory::TempDir;
-use crate::engine::{Engine, Family, Start, Visit, WriteOps};
+use crate::engine::{Engine, WriteOps};
 use crate::error::EngineError;
 use crate::memory::MemoryEngine;
 use crate::rocks::{RocksEngine, RocksOptions};
 
 /// One life of the process: when it is over, nothing of it reaches the store any more.
-pub(super) struct Life {
-    engine: Arc<dyn Engine>,
-    pub(super) rocks: Option<Arc<RocksEngine>>,
+pub(super) type Life = Through<Lifetime>;
+
+pub(super) struct Lifetime {
+    rocks: Option<Arc<RocksEngine>>,
     over: Mutex<bool>,
 }
 
 impl Life {
-    /// One that is over, on a store of nothing.
-    pub(super) fn ended() -> Arc<Self> {
+    fn new(engine: Arc<dyn Engine>, rocks: Option<Arc<RocksEngine>>, over: bool) -> Arc<Self> {
+        let over = Mutex::new(over);
         Arc::new(Self {
-            engine: Arc::new(MemoryEngine::new()),
-            rocks: None,
-            over: Mutex::new(true),
+            engine,
+            between: Lifetime { rocks, over },
         })
     }
 
+    /// One that is over, on a store of nothing.
+    pub(super) fn ended() -> Arc<Self> {
+        Self::new(Arc::new(MemoryEngine::new()), None, true)
+    }
+
     pub(super) fn end(&self) {
-        *self.over.lock().expect("not poisoned") = true;
+        *self.between.over.lock().expect("not poisoned") = true;
+    }
+
+    pub(super) fn rocks(&self) -> Option<&RocksEngine> {
+        self.between.rocks.as_deref()
     }
 }
 
@@ -36,46 +44,24 @@ fn killed() -> EngineError {
     EngineError::Io("killed".to_owned())
 }
 
-impl Engine for Life {
-    fn write(&self, ops: &WriteOps) -> Result<(), EngineError> {
+impl Between for Lifetime {
+    fn write(&self, engine: &dyn Engine, ops: &WriteOps) -> Result<(), EngineError> {
         let over = self.over.lock().expect("not poisoned");
         if *over {
             return Err(killed());
         }
-        self.engine.write(ops)
+        engine.write(ops)
     }
-    fn sync(&self) -> Result<(), EngineError> {
+
+    fn sync(&self, engine: &dyn Engine) -> Result<(), EngineError> {
         if *self.over.lock().expect("not poisoned") {
             return Err(killed());
         }
-        self.engine.sync()?;
+        engine.sync()?;
         if *self.over.lock().expect("not poisoned") {
             return Err(killed());
         }
         Ok(())
-    }
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.engine.get(family, key)
-    }
-    fn scan(
-        &self,
-        family: Family,
-        start: Start<'_>,
-        to: &[u8],
-        visit: &mut Visit<'_>,
-    ) -> Result<(), EngineError> {
-        self.engine.scan(family, start, to, visit)
-    }
-    fn last(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
-        self.engine.last(family, from, to)
-    }
-    fn properties(&self) -> Vec<(&'static str, u64)> {
-        self.engine.properties()
     }
 }
 
@@ -95,11 +81,7 @@ impl Store {
                 (engine.clone(), Some(engine))
             }
         };
-        Arc::new(Life {
-            engine,
-            rocks,
-            over: Mutex::new(false),
-        })
+        Life::new(engine, rocks, false)
     }
 
     pub(super) fn memory(&self) -> Option<&Arc<MemoryEngine>> {

@@ -208,7 +208,7 @@ impl World {
     /// RocksDB moves what it holds to files, range deletions and big values included.
     fn store_settles(&mut self) {
         let compact = self.rng.bool();
-        if let Some(engine) = &self.life.rocks {
+        if let Some(engine) = self.life.rocks() {
             engine.settle(compact);
         }
     }

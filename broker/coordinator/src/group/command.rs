@@ -91,6 +91,11 @@ pub enum Command {
         /// Only groups of these types; `None` is all.
         types: Option<Vec<GroupType>>,
     },
+    /// Answered by `Summary`, in order of group id. For metrics: it only reads, and copies no names.
+    Summary {
+        /// Whether each offset is told, or only how many there are.
+        offsets: bool,
+    },
     /// Answered by `Done`.
     DeleteGroup {
         /// The group.

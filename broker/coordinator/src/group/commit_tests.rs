@@ -385,6 +385,64 @@ fn groups_are_listed_by_state_and_type() {
 }
 
 #[test]
+fn a_summary_tells_states_members_and_offsets_also_after_a_restart() {
+    let mut shard = stable(&["a", "b"]);
+    let by_member = commit_by(caller("a", 1), "t", vec![partition(2, 7), partition(0, 3)]);
+    assert_eq!(*shard.ask(by_member), committed("t", &[2, 0]));
+    let mut by_admin = OffsetCommit {
+        caller: caller("", -1),
+        ..OffsetCommit::default()
+    };
+    by_admin.caller.group = "alone".to_owned();
+    by_admin.topics = vec![CommitTopic {
+        name: "u".to_owned(),
+        partitions: vec![partition(1, 9)],
+        ..CommitTopic::default()
+    }];
+    shard.ask(Command::OffsetCommit(by_admin));
+    let now = shard.now;
+    let offset = |topic: &str, partition, offset| SummaryOffset {
+        topic: topic.into(),
+        partition,
+        offset,
+        commit_timestamp: now,
+    };
+    let alone = GroupSummary {
+        group: "alone".into(),
+        group_type: GroupType::Classic,
+        protocol_type: String::new(),
+        state: GroupState::Empty,
+        members: 0,
+        offset_count: 1,
+        offsets: vec![offset("u", 1, 9)],
+    };
+    let with_members = GroupSummary {
+        group: GROUP.into(),
+        protocol_type: "consumer".to_owned(),
+        state: GroupState::Stable,
+        members: 2,
+        offset_count: 2,
+        offsets: vec![offset("t", 0, 3), offset("t", 2, 7)],
+        ..alone.clone()
+    };
+    let all = vec![alone, with_members];
+    let mut again = restarted(&shard);
+    let written = shard.log.len();
+    for shard in [&mut shard, &mut again] {
+        let told = shard.ask(Command::Summary { offsets: true });
+        assert_eq!(*told, Reply::Summary(all.clone()));
+        let counted = all.iter().cloned().map(|group| GroupSummary {
+            offsets: Vec::new(),
+            ..group
+        });
+        let counted = Reply::Summary(counted.collect());
+        let told = shard.ask(Command::Summary { offsets: false });
+        assert_eq!(*told, counted);
+    }
+    assert_eq!(shard.log.len(), written, "it only reads");
+}
+
+#[test]
 fn a_stable_group_is_described_with_its_members() {
     let mut shard = stable(&["a"]);
     let describe = || Command::DescribeGroup {

@@ -127,6 +127,7 @@ impl Machine for GroupMachine {
             Command::ListGroups { states, types } => {
                 Some(self.list(states.as_deref(), types.as_deref()))
             }
+            Command::Summary { offsets } => Some(self.summary(offsets)),
             Command::DeleteGroup { group } => Some(self.delete(&group, &mut out)),
             Command::OffsetDelete { group, topics } => {
                 Some(self.delete_offsets(&group, topics, &mut out))

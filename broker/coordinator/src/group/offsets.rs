@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::command::{GroupConfig, OffsetCommit, TopicPartitions};
-use super::reply::{CommittedOffset, FetchedTopic, GroupError, PartitionResults};
+use super::reply::{CommittedOffset, FetchedTopic, GroupError, PartitionResults, SummaryOffset};
 use crate::group_record::{GroupRecord, MAX_STRING, OffsetCommitValue};
 use crate::machine::Millis;
 
@@ -74,6 +74,24 @@ impl Offsets {
             }
         });
         asked.collect()
+    }
+
+    /// How many partitions have an offset.
+    pub(super) fn count(&self) -> usize {
+        self.topics.values().map(BTreeMap::len).sum()
+    }
+
+    /// All of it, in order.
+    pub(super) fn summary(&self) -> Vec<SummaryOffset> {
+        let all = self.topics.iter().flat_map(|(topic, partitions)| {
+            partitions.iter().map(|(partition, value)| SummaryOffset {
+                topic: topic.clone(),
+                partition: *partition,
+                offset: value.offset,
+                commit_timestamp: value.commit_timestamp,
+            })
+        });
+        all.collect()
     }
 
     /// Tombstones for all offsets.

@@ -1,12 +1,12 @@
-//! The group shard's commands that ask about groups or take them apart: describe, list, fetch, delete, topic
-//! deletion and expiry. None of them changes a group's members.
+//! The group shard's commands that ask about groups or take them apart: describe, list, summary, fetch, delete,
+//! topic deletion and expiry. None of them changes a group's members.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::command::{GroupState, GroupType, TopicPartitions};
 use super::offsets::Retention;
-use super::reply::{DescribedGroup, DescribedMember, GroupError, ListedGroup, Reply};
+use super::reply::{DescribedGroup, DescribedMember, GroupError, GroupSummary, ListedGroup, Reply};
 use super::{Group, GroupMachine, MAX_EXPIRED_PER_TICK, Soft, subscription};
 use crate::group_record::GroupMetadataValue;
 use crate::machine::{Millis, Outcome};
@@ -39,6 +39,23 @@ impl GroupMachine {
             group_type: GroupType::Classic,
         });
         Reply::Listed(listed.collect())
+    }
+
+    pub(super) fn summary(&self, offsets: bool) -> Reply {
+        let summaries = self.groups.iter().map(|(id, group)| GroupSummary {
+            group: id.clone(),
+            group_type: GroupType::Classic,
+            protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
+            state: group.state(),
+            members: group.member_count(),
+            offset_count: group.offsets.count(),
+            offsets: if offsets {
+                group.offsets.summary()
+            } else {
+                Vec::new()
+            },
+        });
+        Reply::Summary(summaries.collect())
     }
 
     pub(super) fn delete(&mut self, group: &str, out: &mut Outcome<Self>) -> Reply {
@@ -146,6 +163,14 @@ impl Group {
             Some(live) => live.state,
             None if self.metadata.as_ref().is_some_and(has_members) => GroupState::Stable,
             None => GroupState::Empty,
+        }
+    }
+
+    fn member_count(&self) -> usize {
+        match (self.live(), &self.metadata) {
+            (Some(live), _) => live.members.len(),
+            (None, Some(metadata)) => metadata.members.len(),
+            (None, None) => 0,
         }
     }
 

@@ -39,6 +39,8 @@ pub enum Reply {
     Described(DescribedGroup),
     /// To ListGroups.
     Listed(Vec<ListedGroup>),
+    /// To Summary.
+    Summary(Vec<GroupSummary>),
     /// To OffsetDelete: per topic and partition as asked.
     OffsetsDeleted(Vec<PartitionResults>),
     /// Nothing more to say.
@@ -149,6 +151,38 @@ pub struct ListedGroup {
     pub state: GroupState,
     /// Its type.
     pub group_type: GroupType,
+}
+
+/// A group as metrics show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSummary {
+    /// Its id.
+    pub group: Arc<str>,
+    /// Its type.
+    pub group_type: GroupType,
+    /// Its protocol type; empty for one that never had members.
+    pub protocol_type: String,
+    /// Its state.
+    pub state: GroupState,
+    /// How many members it has.
+    pub members: usize,
+    /// For how many partitions it has committed offsets.
+    pub offset_count: usize,
+    /// What it has committed, by topic and partition; empty if it was not asked for.
+    pub offsets: Vec<SummaryOffset>,
+}
+
+/// A committed offset as metrics show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SummaryOffset {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The next offset to read.
+    pub offset: i64,
+    /// When it was committed, in milliseconds.
+    pub commit_timestamp: Millis,
 }
 
 /// Why a request to a group failed; Kafka's error of the same name.

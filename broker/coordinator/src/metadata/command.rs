@@ -4,6 +4,7 @@
 //! needs (fresh ids, configured defaults), so that it stays a function of its log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -70,6 +71,9 @@ pub enum Command {
         resource: ConfigResource,
         /// Name and new value; `None` removes. No name twice.
         changes: Vec<(String, Option<String>)>,
+        /// What the resource had when the caller chose the changes: nothing is done if it has something
+        /// else by now.
+        seen: Arc<BTreeMap<String, String>>,
         /// Answer as if, and do nothing.
         validate_only: bool,
     },
@@ -176,6 +180,9 @@ pub enum MetadataError {
     /// The partition has changed since the caller looked.
     #[error("The partition epoch is not the present one.")]
     InvalidUpdateVersion,
+    /// The resource's configuration has changed since the caller looked.
+    #[error("The configuration was changed by another request at the same time.")]
+    ConfigsChanged,
     /// All 2^63 producer ids are given out.
     #[error("All producer ids are given out.")]
     ProducerIdsExhausted,

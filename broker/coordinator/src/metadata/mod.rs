@@ -8,7 +8,7 @@
 //! | DeleteTopic | TopicDeleted, UnknownTopicOrPartition, UnknownTopicId | RemoveTopic |
 //! | CreatePartitions | PartitionsCreated, UnknownTopicOrPartition, partitions / assignment errors | Partition... |
 //! | AllocateProducerIds | ProducerIds, StaleBrokerEpoch, ProducerIdsExhausted | ProducerIds |
-//! | AlterConfigs | Done, UnknownTopicOrPartition, InvalidRequest | Config... for what really changes |
+//! | AlterConfigs | Done, UnknownTopicOrPartition, ConfigsChanged, InvalidRequest | Config... for what really changes |
 //! | ChangePartition | Done, UnknownTopicId, UnknownTopicOrPartition, InvalidUpdateVersion, InvalidRequest | PartitionChange |
 //! | SetFeature | Done, InvalidRequest | FeatureLevel |
 //!
@@ -21,7 +21,7 @@ mod image;
 pub mod topic_name;
 mod topics;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use uuid::Uuid;
@@ -125,9 +125,10 @@ impl MetadataMachine {
             Command::AlterConfigs {
                 resource,
                 changes,
+                seen,
                 validate_only,
             } => {
-                let records = self.alter_configs(&resource, changes)?;
+                let records = self.alter_configs(&resource, changes, &seen)?;
                 Ok((unless(validate_only, records), Reply::Done))
             }
             Command::ChangePartition {
@@ -188,15 +189,19 @@ impl MetadataMachine {
         &self,
         resource: &ConfigResource,
         changes: Vec<(String, Option<String>)>,
+        seen: &BTreeMap<String, String>,
     ) -> Result<Vec<MetadataRecord>, MetadataError> {
         self.check_config_resource(resource)?;
-        let mut seen = BTreeSet::new();
-        if !changes.iter().all(|(name, _)| seen.insert(name)) {
+        let mut names = BTreeSet::new();
+        if !changes.iter().all(|(name, _)| names.insert(name)) {
             return Err(MetadataError::InvalidRequest(
                 "Error due to duplicate config keys".to_owned(),
             ));
         }
         let present = self.image.resource_configs(resource);
+        if *present != *seen {
+            return Err(MetadataError::ConfigsChanged);
+        }
         let changed = changes
             .into_iter()
             .filter(|(name, value)| present.get(name) != value.as_ref());

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::*;
 use crate::script::Script;
@@ -64,8 +65,14 @@ fn add_partitions(name: &str, new_count: i32, assignments: Option<Vec<Vec<i32>>>
     }
 }
 
-fn alter(resource: ConfigResource, changes: &[(&str, Option<&str>)]) -> Command {
+/// A change by somebody who saw the present configuration.
+fn alter(
+    script: &Script<MetadataMachine>,
+    resource: ConfigResource,
+    changes: &[(&str, Option<&str>)],
+) -> Command {
     Command::AlterConfigs {
+        seen: script.machine.image().resource_configs(&resource),
         resource,
         changes: changes
             .iter()
@@ -265,6 +272,7 @@ fn validate_only_answers_and_writes_nothing() {
     let alter = Command::AlterConfigs {
         resource: ConfigResource::Topic("a".to_owned()),
         changes: vec![("retention.ms".to_owned(), Some("1".to_owned()))],
+        seen: Arc::default(),
         validate_only: true,
     };
     assert_eq!(*script.ask(alter), Reply::Done);
@@ -415,6 +423,7 @@ fn configs_are_set_and_removed_and_only_changes_are_written() {
     script.ask(create("a", 5, 1));
     let topic = || ConfigResource::Topic("a".to_owned());
     script.ask(alter(
+        &script,
         topic(),
         &[
             ("retention.ms", Some("1")),
@@ -423,29 +432,50 @@ fn configs_are_set_and_removed_and_only_changes_are_written() {
     ));
     let before = script.log.len();
     script.ask(alter(
+        &script,
         topic(),
         &[("retention.ms", Some("1")), ("flush.ms", None)],
     ));
     assert_eq!(script.log.len(), before);
-    script.ask(alter(topic(), &[("retention.ms", None)]));
+    script.ask(alter(&script, topic(), &[("retention.ms", None)]));
     let configs = script.machine.image().topic_configs("a");
     assert_eq!(configs.keys().collect::<Vec<_>>(), ["cleanup.policy"]);
 
     let unknown = ConfigResource::Topic("b".to_owned());
     assert_eq!(
-        *error(script.ask(alter(unknown, &[]))),
+        *error(script.ask(alter(&script, unknown, &[]))),
         MetadataError::UnknownTopicOrPartition
     );
     let no_broker = ConfigResource::Broker("x".to_owned());
     assert!(matches!(
-        error(script.ask(alter(no_broker, &[]))),
+        error(script.ask(alter(&script, no_broker, &[]))),
         MetadataError::InvalidRequest(_)
     ));
-    let twice = alter(topic(), &[("flush.ms", Some("1")), ("flush.ms", None)]);
+    let twice = alter(
+        &script,
+        topic(),
+        &[("flush.ms", Some("1")), ("flush.ms", None)],
+    );
     assert!(matches!(
         error(script.ask(twice)),
         MetadataError::InvalidRequest(_)
     ));
+}
+
+#[test]
+fn a_configuration_changes_only_from_the_state_the_caller_has_seen() {
+    let mut script = registered();
+    let all = || ConfigResource::Broker(String::new());
+    let first = alter(&script, all(), &[("message.max.bytes", Some("5"))]);
+    let second = alter(&script, all(), &[("message.max.bytes", Some("6"))]);
+    assert_eq!(*script.ask(first), Reply::Done);
+    let before = script.log.len();
+    assert_eq!(*error(script.ask(second)), MetadataError::ConfigsChanged);
+    assert_eq!(script.log.len(), before);
+    let again = alter(&script, all(), &[("message.max.bytes", Some("6"))]);
+    assert_eq!(*script.ask(again), Reply::Done);
+    let configs = script.machine.image().resource_configs(&all());
+    assert_eq!(configs["message.max.bytes"], "6");
 }
 
 #[test]
@@ -624,8 +654,15 @@ fn random_command(rng: &mut fastrand::Rng, image: &Image) -> Command {
                 let (name, value) = entry(rng);
                 (name, rng.bool().then_some(value))
             };
+            let present = image.resource_configs(&resource);
             Command::AlterConfigs {
                 resource,
+                // One in eight saw something else.
+                seen: if rng.u8(..8) == 0 {
+                    Arc::default()
+                } else {
+                    present
+                },
                 changes: (0..rng.usize(..4)).map(|_| change(rng)).collect(),
                 validate_only: rng.u8(..6) == 0,
             }

@@ -23,7 +23,11 @@ pub fn validate(name: &str) -> Result<(), MetadataError> {
     } else if name == "." || name == ".." {
         format!("'{name}' is not allowed")
     } else if name.chars().count() > MAX_NAME_LENGTH {
-        format!("the length of '{name}' is longer than the max allowed length {MAX_NAME_LENGTH}")
+        // Whole, it could be longer than a message of the protocol.
+        let begin: String = name.chars().take(MAX_NAME_LENGTH).collect();
+        format!(
+            "the length of '{begin}...' is longer than the max allowed length {MAX_NAME_LENGTH}"
+        )
     } else if !name.bytes().all(is_name_byte) {
         format!(
             "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"

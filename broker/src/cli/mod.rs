@@ -1,23 +1,49 @@
-//! The command line: `ottla serve`, and the hidden `ottla tables` that keeps the README's tables true.
+//! The command line: `ottla serve`, the client commands beside it, and the hidden `ottla tables` that keeps the
+//! README's tables true.
 //!
-//! Called by `main` only. Usage errors end the process with exit code 2 inside clap. It starts nothing
-//! itself, but for `tables`, which reads and writes the one file it is given. `complain` is how `main` ends in
-//! failure.
+//! Called by `main` only. Usage errors end the process with exit code 2 inside clap. This file has the definition of
+//! the whole and of `serve`; each client command has a file with its options and its work. They are clients of any
+//! Kafka cluster and never look into a data directory. `complain` is how `main` ends in failure.
+
+pub mod client;
+pub mod config;
+pub mod consume;
+pub mod consumer_protocol;
+pub mod doctor;
+pub mod failure;
+pub mod format;
+pub mod group;
+pub mod member;
+pub mod output;
+pub mod produce;
+pub mod run;
+pub mod tables;
+pub mod topic;
+pub mod when;
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::table as broker_config;
-use crate::{router, topic_config};
+use run::Common;
 
 /// The exit code for bad usage, bad config and whatever else the operator has to change before a start.
 pub const EXIT_USAGE: u8 = 2;
 
-/// A Kafka-wire-compatible broker in one binary.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; serve: stopped cleanly
+  1  the broker refused, what was named does not exist, or doctor found something wrong
+  2  the command line or the configuration has to be changed
+  3  no broker could be reached, or none answered in time
+  4  serve only: storage failed, and a new start can tell what is safe
+
+The client commands work with any Kafka cluster: --bootstrap HOST:PORT or OTTLA_BOOTSTRAP says which.";
+
+/// A Kafka-wire-compatible broker in one binary, and clients for any Kafka cluster.
 #[derive(Debug, Parser)]
-#[command(name = "ottla", version, arg_required_else_help = true)]
+#[command(name = "ottla", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -29,9 +55,40 @@ pub struct Cli {
 pub enum Command {
     /// Serve Kafka clients until told to stop; without options on 127.0.0.1:9092, data in ./ottla-data
     Serve(ServeArgs),
+    /// What clients do.
+    #[command(flatten)]
+    Client(ClientCommand),
     /// Compare the README's generated tables with the code, or rewrite them
     #[command(hide = true)]
     Tables(TablesArgs),
+}
+
+/// The commands that talk to a cluster.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// List, create, describe, delete and alter topics
+    Topic(topic::TopicArgs),
+    /// Write a record for each line of standard input
+    Produce(WithCommon<produce::ProduceArgs>),
+    /// Print the records of a topic, alone or in a group
+    Consume(WithCommon<consume::ConsumeArgs>),
+    /// List, describe, reset and delete consumer groups
+    Group(group::GroupArgs),
+    /// Show, set and unset properties of topics and brokers
+    Config(config::ConfigArgs),
+    /// Check whether clients can work with a cluster from here
+    Doctor(WithCommon<doctor::DoctorArgs>),
+}
+
+/// Options of a command and those that all client commands have.
+#[derive(Debug, Args)]
+pub struct WithCommon<A: Args> {
+    /// What all client commands have.
+    #[command(flatten)]
+    pub common: Common,
+    /// The command's own.
+    #[command(flatten)]
+    pub args: A,
 }
 
 /// Options of `serve`.
@@ -109,61 +166,6 @@ pub fn environment() -> Result<Vec<(String, String)>, String> {
     Ok(variables)
 }
 
-/// Runs `ottla tables`. The error is one line for the operator.
-pub fn tables(args: &TablesArgs) -> Result<(), String> {
-    let tables = [
-        ("api-table", router::markdown_table()),
-        ("broker-config-table", broker_config::markdown_table()),
-        ("topic-config-table", topic_config::markdown_table()),
-    ];
-    let read = |path: &Path| {
-        std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))
-    };
-    if let Some(path) = &args.write {
-        let text = fill(&read(path)?, &tables)
-            .map_err(|problem| format!("{}: {problem}", path.display()))?;
-        std::fs::write(path, text)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
-    if let Some(path) = &args.check {
-        let text = read(path)?;
-        let filled =
-            fill(&text, &tables).map_err(|problem| format!("{}: {problem}", path.display()))?;
-        if filled != text {
-            let path = path.display();
-            return Err(format!(
-                "{path}: generated tables are out of date; run ottla tables --write {path}"
-            ));
-        }
-    }
-    Ok(())
-}
-
-const END: &str = "<!-- end -->";
-
-/// The text with what stands between `<!-- generated: NAME -->` and `<!-- end -->` replaced by each table.
-fn fill(text: &str, tables: &[(&str, String)]) -> Result<String, String> {
-    let mut filled = text.to_owned();
-    for (name, table) in tables {
-        let marker = format!("<!-- generated: {name} -->");
-        let (before, rest) = filled
-            .split_once(&marker)
-            .ok_or_else(|| format!("has no line {marker}"))?;
-        if rest.contains(&marker) {
-            return Err(format!("has {marker} twice"));
-        }
-        let (stale, after) = rest
-            .split_once(END)
-            .ok_or_else(|| format!("has no {END} after {marker}"))?;
-        if stale.contains("<!-- generated:") {
-            return Err(format!("has no {END} of its own after {marker}"));
-        }
-        filled = format!("{before}{marker}\n{table}{END}{after}");
-    }
-    Ok(filled)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,28 +230,5 @@ mod tests {
             );
         }
         assert_eq!(parsed(&["--help"]).expect_err("help").exit_code(), 0);
-    }
-
-    #[test]
-    fn tables_replace_only_what_stands_between_their_markers() {
-        let readme = "# Title\n<!-- generated: a -->\nold\n<!-- end -->\nmiddle\n<!-- generated: b --><!-- end -->\nend\n";
-        let tables = [("a", "| a |\n".to_owned()), ("b", "| b |\n".to_owned())];
-        let filled = fill(readme, &tables).unwrap();
-        let expected = "# Title\n<!-- generated: a -->\n| a |\n<!-- end -->\nmiddle\n<!-- generated: b -->\n| b |\n<!-- end -->\nend\n";
-        assert_eq!(filled, expected);
-        assert_eq!(fill(&filled, &tables).unwrap(), filled);
-    }
-
-    #[test]
-    fn missing_or_crossed_markers_are_errors() {
-        let tables = [("a", String::new())];
-        for readme in [
-            "",
-            "<!-- generated: a -->",
-            "<!-- generated: a --> <!-- generated: b --> <!-- end -->",
-            "<!-- generated: a --><!-- end --><!-- generated: a --><!-- end -->",
-        ] {
-            assert!(fill(readme, &tables).is_err(), "{readme}");
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
+use super::super::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use super::*;
 
 fn image_with(topic: &str, configs: &[(&str, &str)]) -> Image {
@@ -29,6 +30,22 @@ fn config(sets: &[&str]) -> Config {
     Config::load(None, std::iter::empty(), &sets)
         .unwrap()
         .config
+}
+
+/// As the handler, with nothing set at run time but what `image` has.
+fn describe(
+    request: DescribeConfigsRequest,
+    version: i16,
+    image: &Image,
+    config: &Config,
+) -> DescribeConfigsResponse {
+    let live = DynamicConfig::of_image(config, image);
+    let source = Source {
+        image,
+        config,
+        live: &live,
+    };
+    super::describe(request, version, source)
 }
 
 fn resource(resource_type: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsResource {
@@ -151,7 +168,9 @@ fn each_resource_has_its_own_error() {
         resource(BROKER, "2", None),
         resource(BROKER, "abc", None),
         resource(0, "x", None),
-        resource(8, "1", None),
+        resource(BROKER_LOGGER, "1", None),
+        resource(GROUP, "", None),
+        resource(CLIENT_METRICS, "", None),
         resource(127, "x", None),
         resource(TOPIC, "t", Some(&["segment.ms"])),
     ];
@@ -161,12 +180,76 @@ fn each_resource_has_its_own_error() {
         .iter()
         .map(|result| result.error_code)
         .collect();
-    assert_eq!(codes, [0, 3, 17, 17, 42, 42, 42, 42, 42, 42]);
+    assert_eq!(codes, [0, 3, 17, 17, 42, 42, 42, 42, 42, 42, 42, 42]);
     assert_eq!(response.results[0].configs.len(), 1);
     assert!(
         response.results[1..]
             .iter()
             .all(|result| result.configs.is_empty())
+    );
+}
+
+#[test]
+fn a_broker_is_described_once_however_its_id_is_spelled() {
+    let resources = vec![resource(BROKER, "1", None), resource(BROKER, "+01", None)];
+    let response = describe(ask(resources), 4, &Image::default(), &config(&[]));
+    assert_eq!(response.results[0].error_code, 0);
+    assert_eq!(response.results[1].error_code, 42);
+}
+
+#[test]
+fn groups_and_client_metrics_have_no_configs() {
+    for resource_type in [GROUP, CLIENT_METRICS] {
+        for name in ["a", "b"] {
+            let result = answer_to(resource(resource_type, name, None));
+            assert_eq!((result.error_code, result.configs.len()), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn what_is_set_at_run_time_is_described_with_its_source() {
+    let mut image = image_with("t", &[]);
+    for (name, value) in [("", "2000"), ("1", "3000"), ("2", "4000")] {
+        image.configs.insert(
+            ConfigResource::Broker(name.to_owned()),
+            Arc::new(BTreeMap::from([(
+                "message.max.bytes".to_owned(),
+                value.to_owned(),
+            )])),
+        );
+    }
+    let keys = Some(&["message.max.bytes", "max.message.bytes", "num.partitions"][..]);
+    let resources = vec![
+        resource(BROKER, "1", keys),
+        resource(BROKER, "", keys),
+        resource(TOPIC, "t", keys),
+    ];
+    let response = describe(ask(resources), 4, &image, &config(&[]));
+    let told: Vec<Vec<_>> = response
+        .results
+        .iter()
+        .map(|result| {
+            let configs = result.configs.iter();
+            configs
+                .filter(|config| config.name.as_str() != "num.partitions")
+                .map(|config| {
+                    (
+                        config.value.as_deref().unwrap(),
+                        config.config_source,
+                        config.read_only,
+                    )
+                })
+                .collect()
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            [("3000", 2, false)],
+            [("2000", 3, false)],
+            [("3000", 2, false)]
+        ]
     );
 }
 

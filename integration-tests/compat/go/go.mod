@@ -1,0 +1,3 @@
+module ottla/compat/go
+
+go 1.26.0

@@ -1,0 +1,89 @@
+//! What the disk itself can do, measured beside the brokers: no broker that syncs is faster.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use ottla::env::Env;
+use rustix::fs::{Advice, OFlags};
+
+use crate::load::Quantiles;
+
+const BLOCK: usize = 1 << 20;
+const BLOCKS: usize = 1024;
+/// What direct writes must be aligned to, on any usual disk.
+const ALIGNMENT: usize = 4096;
+const SYNCS: usize = 500;
+
+/// Bytes per second of sequential `O_DIRECT` writes, 1 MiB at a time and one at a time, as `dd oflag=direct bs=1M`
+/// does. `None` where the file system knows no direct writes.
+pub fn direct_write_rate(env: &Env, folder: &Path) -> io::Result<Option<f64>> {
+    let path = folder.join("disk-direct");
+    let flags = OFlags::DIRECT.bits();
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(flags.cast_signed())
+        .open(&path);
+    let Ok(mut file) = opened else {
+        return Ok(None);
+    };
+    let mut buffer = vec![0; BLOCK + ALIGNMENT];
+    fastrand::Rng::with_seed(1).fill(&mut buffer);
+    let at = buffer.as_ptr().align_offset(ALIGNMENT);
+    let block = &buffer[at..at + BLOCK];
+    let begin = env.monotonic();
+    for _ in 0..BLOCKS {
+        file.write_all(block)?;
+    }
+    let seconds = (env.monotonic() - begin).as_secs_f64();
+    drop(file);
+    std::fs::remove_file(&path)?;
+    Ok(Some((BLOCK * BLOCKS) as f64 / seconds))
+}
+
+/// How long a write of 4 KiB and its fdatasync take: at the end of a growing file, and over old bytes.
+pub fn sync_times(env: &Env, folder: &Path) -> io::Result<(Quantiles, Quantiles)> {
+    let path = folder.join("disk-sync");
+    let mut file = File::create(&path)?;
+    let appending = syncs(env, &mut file)?;
+    file.seek(SeekFrom::Start(0))?;
+    let overwriting = syncs(env, &mut file)?;
+    drop(file);
+    std::fs::remove_file(&path)?;
+    Ok((appending, overwriting))
+}
+
+fn syncs(env: &Env, file: &mut File) -> io::Result<Quantiles> {
+    let mut times = Quantiles::default();
+    let mut block = vec![0; 4096];
+    fastrand::Rng::with_seed(1).fill(&mut block);
+    for _ in 0..SYNCS {
+        let begin = env.monotonic();
+        file.write_all(&block)?;
+        file.sync_data()?;
+        times.add(env.monotonic() - begin);
+    }
+    Ok(times)
+}
+
+/// Writes back what the page cache holds of a folder's files, and forgets it.
+pub fn forget_cached(folder: &Path) -> io::Result<()> {
+    rustix::fs::syncfs(File::open(folder)?)?;
+    forget_files(folder)
+}
+
+fn forget_files(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            forget_files(&entry.path())?;
+        } else if let Ok(file) = File::open(entry.path()) {
+            // A file that is gone again needs no forgetting.
+            rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! A store with somebody between it and the log, who may hold a call up or fail it. The only wrapper of an engine;
+//! what it does to calls is said by a `Between`: a life that ends (`store.rs`), or a gate (`gate.rs`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::engine::{Engine, Family, Start, Visit, WriteOps};
+use crate::error::EngineError;
+
+/// Stands between the log and a store. What is not overridden passes as it is.
+pub(super) trait Between: Send + Sync + 'static {
+    fn write(&self, engine: &dyn Engine, ops: &WriteOps) -> Result<(), EngineError> {
+        engine.write(ops)
+    }
+
+    fn sync(&self, engine: &dyn Engine) -> Result<(), EngineError> {
+        engine.sync()
+    }
+
+    fn get(
+        &self,
+        engine: &dyn Engine,
+        family: Family,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, EngineError> {
+        engine.get(family, key)
+    }
+}
+
+/// The store as the log sees it.
+pub(super) struct Through<B> {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) between: B,
+}
+
+impl<B: Between> Engine for Through<B> {
+    fn write(&self, ops: &WriteOps) -> Result<(), EngineError> {
+        self.between.write(self.engine.as_ref(), ops)
+    }
+    fn sync(&self) -> Result<(), EngineError> {
+        self.between.sync(self.engine.as_ref())
+    }
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.between.get(self.engine.as_ref(), family, key)
+    }
+    fn scan(
+        &self,
+        family: Family,
+        start: Start<'_>,
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), EngineError> {
+        self.engine.scan(family, start, to, visit)
+    }
+    fn last(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
+        self.engine.last(family, from, to)
+    }
+    fn properties(&self) -> Vec<(&'static str, u64)> {
+        self.engine.properties()
+    }
+}

@@ -1,0 +1,149 @@
+//! A gate in front of a store in memory: it stops a sync of the writer or of the syncer before it begins or before it
+//! returns, fails one, or fails one read. Used by `two_threads.rs`.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::between::{Between, Through};
+use crate::engine::{Engine, Family};
+use crate::error::EngineError;
+use crate::keys::PartitionId;
+use crate::log::{Log, NoObserver};
+use crate::log_tests::{Bench, TestClock, block};
+use crate::memory::MemoryEngine;
+
+/// A thread of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    Writer,
+    Syncer,
+}
+
+/// Where a thread stands with its sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    /// It has not begun.
+    Begin,
+    /// It is done, but does not return.
+    End,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    hold: Option<At>,
+    stands: Option<At>,
+    fail: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Gate {
+    turns: Mutex<[Turn; 2]>,
+    moved: Condvar,
+    fail_get: AtomicBool,
+}
+
+pub(super) type Gated = Through<Gate>;
+
+impl Gated {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            engine: Arc::new(MemoryEngine::new()),
+            between: Gate::default(),
+        })
+    }
+
+    /// A log on this store with the partition `id`.
+    pub(super) fn bench(self: &Arc<Self>, id: PartitionId) -> Bench {
+        let clock = Arc::new(TestClock(AtomicI64::new(1_000)));
+        let log = Log::open(self.clone(), 1, clock, Arc::new(NoObserver)).expect("opens");
+        let partition = block(log.create(vec![id])).expect("creates").remove(0);
+        Bench {
+            engine: Arc::new(MemoryEngine::new()),
+            log,
+            partition,
+        }
+    }
+
+    /// The next read of one key finds damage.
+    pub(super) fn fail_get(&self) {
+        self.between.fail_get.store(true, Ordering::SeqCst);
+    }
+
+    /// The thread's syncs stop at `at` from now on; `None` lets them pass.
+    pub(super) fn hold(&self, who: Who, at: impl Into<Option<At>>) {
+        self.between.turn(who, |turn| turn.hold = at.into());
+    }
+
+    /// The thread's next sync fails, at its end.
+    pub(super) fn fail_sync(&self, who: Who) {
+        self.between.turn(who, |turn| turn.fail = true);
+    }
+
+    /// Waits until the thread stands at `at`.
+    pub(super) fn wait_until(&self, who: Who, at: At) {
+        let turns = self.between.turns.lock().expect("not poisoned");
+        let (held, waited) = self
+            .between
+            .moved
+            .wait_timeout_while(turns, Duration::from_secs(60), |turns| {
+                turns[who as usize].stands != Some(at)
+            })
+            .expect("not poisoned");
+        drop(held);
+        assert!(!waited.timed_out(), "{who:?} never came to {at:?}");
+    }
+}
+
+impl Gate {
+    fn turn(&self, who: Who, change: impl FnOnce(&mut Turn)) {
+        change(&mut self.turns.lock().expect("not poisoned")[who as usize]);
+        self.moved.notify_all();
+    }
+
+    /// The thread passes here; it stays as long as it shall.
+    fn pass(&self, who: Who, at: At) {
+        let mut turns = self.turns.lock().expect("not poisoned");
+        if turns[who as usize].hold == Some(at) {
+            turns[who as usize].stands = Some(at);
+            self.moved.notify_all();
+        }
+        let held = self
+            .moved
+            .wait_while(turns, |turns| turns[who as usize].hold == Some(at));
+        held.expect("not poisoned")[who as usize].stands = None;
+    }
+}
+
+impl Between for Gate {
+    fn sync(&self, engine: &dyn Engine) -> Result<(), EngineError> {
+        let who = match std::thread::current().name() {
+            Some("ottla-writer") => Who::Writer,
+            Some("ottla-syncer") => Who::Syncer,
+            _ => return engine.sync(),
+        };
+        self.pass(who, At::Begin);
+        let synced = engine.sync();
+        self.pass(who, At::End);
+        let mut fail = false;
+        self.turn(who, |turn| fail = std::mem::take(&mut turn.fail));
+        if fail {
+            return Err(EngineError::Io(format!("the sync of {who:?} failed")));
+        }
+        synced
+    }
+
+    fn get(
+        &self,
+        engine: &dyn Engine,
+        family: Family,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, EngineError> {
+        if self.fail_get.swap(false, Ordering::SeqCst) {
+            return Err(EngineError::Corruption("test".to_owned()));
+        }
+        engine.get(family, key)
+    }
+}

@@ -1,0 +1,346 @@
+//! Reading a log: whole batches from an offset on, and records by their time. Called by whoever holds a `Log`;
+//! it never waits for the writer and never sees anything at or above the limit it is given.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use ottla_protocol::batch::BatchHeader;
+use ottla_protocol::records;
+
+use super::{Log, Partition};
+use crate::engine::{Family, Start};
+use crate::error::StorageError;
+use crate::keys::{self, Handle};
+use crate::partition::Offsets;
+use crate::producers::AbortedTransaction;
+use crate::recovery;
+
+/// How far a read may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadLimit {
+    /// Everything written: for followers and recovery.
+    LogEnd,
+    /// What is on all in-sync replicas: `read_uncommitted`.
+    HighWatermark,
+    /// What no open transaction hides: `read_committed`.
+    Stable,
+}
+
+impl ReadLimit {
+    /// The first offset that is not readable.
+    pub fn end(self, offsets: &Offsets) -> i64 {
+        match self {
+            ReadLimit::LogEnd => offsets.log_end,
+            ReadLimit::HighWatermark => offsets.high_watermark,
+            ReadLimit::Stable => offsets.last_stable,
+        }
+    }
+}
+
+/// What a read found.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    /// Whole batches, the first of them holding the offset asked for.
+    pub batches: Vec<Bytes>,
+    /// Their size.
+    pub bytes: usize,
+    /// Aborted transactions among them, when the limit was `Stable`.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// An offset found by its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampOffset {
+    /// The record's timestamp.
+    pub timestamp: i64,
+    /// The record's offset.
+    pub offset: i64,
+    /// The epoch it was written in.
+    pub leader_epoch: i32,
+}
+
+/// Gets a batch's header, its bytes and the log start; says whether to go on.
+type VisitBatch<'a> =
+    dyn FnMut(&BatchHeader, &[u8], i64) -> Result<ControlFlow<()>, StorageError> + 'a;
+
+impl Log {
+    /// Reads whole batches from the one that holds `from` on, up to `max_bytes`; the first batch is given
+    /// even if it alone is larger and `at_least_one` is set (KIP-74). May block on the disk.
+    ///
+    /// # Errors
+    /// `from` outside of `log start..=limit's end` (an offset between the limit and the log end reads as
+    /// empty); the store's.
+    pub fn read(
+        &self,
+        partition: &Partition,
+        from: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+        limit: ReadLimit,
+    ) -> Result<Read, StorageError> {
+        let (offsets, gone) = {
+            let inner = partition.lock();
+            (inner.state.offsets(), inner.gone)
+        };
+        if gone {
+            return Err(StorageError::NoSuchPartition);
+        }
+        let out_of_range = |offsets: &Offsets| StorageError::OffsetOutOfRange {
+            offset: from,
+            log_start: offsets.log_start,
+            log_end: offsets.log_end,
+        };
+        if from < offsets.log_start || from > offsets.log_end {
+            return Err(out_of_range(&offsets));
+        }
+        let end = limit.end(&offsets);
+        let mut read = Read::default();
+        if from >= end || (max_bytes == 0 && !at_least_one) {
+            return Ok(read);
+        }
+        let (lower, to) = keys::batches(partition.handle(), 0);
+        let key = keys::batch(partition.handle(), from);
+        let mut outcome = Ok(());
+        let mut next = from;
+        self.shared.engine.scan(
+            Family::Log,
+            Start::Floor {
+                key: &key,
+                lower: &lower,
+            },
+            &to,
+            &mut |_, value| {
+                let header = match recovery::stored_header(partition.handle(), value) {
+                    Ok(header) => header,
+                    Err(error) => {
+                        outcome = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                };
+                if header.last_offset() < from {
+                    return ControlFlow::Continue(());
+                }
+                if header.base_offset >= end {
+                    return ControlFlow::Break(());
+                }
+                let first = read.batches.is_empty();
+                if read.bytes + value.len() > max_bytes && !(first && at_least_one) {
+                    return ControlFlow::Break(());
+                }
+                read.bytes += value.len();
+                read.batches.push(Bytes::copy_from_slice(value));
+                next = header.next_offset();
+                if read.bytes >= max_bytes {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        )?;
+        outcome?;
+        // A deletion or truncation may have taken the batches while they were read.
+        let (now, gone) = {
+            let inner = partition.lock();
+            (inner.state.offsets(), inner.gone)
+        };
+        if gone {
+            return Err(StorageError::NoSuchPartition);
+        }
+        if from < now.log_start || from > now.log_end {
+            return Err(out_of_range(&now));
+        }
+        if limit == ReadLimit::Stable && !read.batches.is_empty() {
+            read.aborted = partition.lock().state.aborted_in(from, next);
+        }
+        Ok(read)
+    }
+
+    /// The first record before `limit` whose timestamp is at least `timestamp`. May block on the disk.
+    ///
+    /// # Errors
+    /// The store's, or damage.
+    pub fn offset_for_timestamp(
+        &self,
+        partition: &Partition,
+        timestamp: i64,
+        limit: ReadLimit,
+    ) -> Result<Option<TimestampOffset>, StorageError> {
+        let (times, _) = keys::times(partition.handle());
+        let until = keys::time(partition.handle(), timestamp, 0);
+        // Up to that batch every timestamp is too small.
+        let skip = self
+            .shared
+            .engine
+            .last(Family::Log, &times, &until)?
+            .and_then(|(key, _)| keys::parse_time(&key))
+            .map_or(0, |(_, base_offset)| base_offset);
+        let mut found = None;
+        self.scan_batches(partition, skip, limit, &mut |header, value, log_start| {
+            if header.max_timestamp < timestamp {
+                return Ok(ControlFlow::Continue(()));
+            }
+            found = first_since(header, value, timestamp, log_start)?;
+            Ok(if found.is_some() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(found)
+    }
+
+    /// The first record before `limit` that has the greatest timestamp (KIP-734). May block on the disk.
+    ///
+    /// # Errors
+    /// The store's, or damage.
+    pub fn max_timestamp(
+        &self,
+        partition: &Partition,
+        limit: ReadLimit,
+    ) -> Result<Option<TimestampOffset>, StorageError> {
+        let offsets = partition.offsets();
+        let from = self
+            .before_maximum(partition.handle(), &offsets, limit)?
+            .unwrap_or(offsets.log_start);
+        let mut found: Option<TimestampOffset> = None;
+        self.scan_batches(partition, from, limit, &mut |header, value, log_start| {
+            if found.is_some_and(|found| found.timestamp >= header.max_timestamp) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            // A batch cut by the log start may have lost its greatest one: then any of its others counts.
+            let least = found.map_or(i64::MIN, |found| found.timestamp + 1);
+            if let Some(first) = greatest_since(header, value, least, log_start)? {
+                found = Some(first);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
+    }
+
+    /// Base offset of a batch that comes before the greatest timestamp, by the time index; `None` where the
+    /// index does not tell, because the maximum may have been deleted or not be readable yet.
+    fn before_maximum(
+        &self,
+        handle: Handle,
+        offsets: &Offsets,
+        limit: ReadLimit,
+    ) -> Result<Option<i64>, StorageError> {
+        let (times, to) = keys::times(handle);
+        let entry = |to: &[u8]| -> Result<Option<(Vec<u8>, i64)>, StorageError> {
+            let last = self.shared.engine.last(Family::Log, &times, to)?;
+            Ok(last.and_then(|(key, _)| {
+                let (_, base_offset) = keys::parse_time(&key)?;
+                Some((key, base_offset))
+            }))
+        };
+        let Some((newest, base_offset)) = entry(&to)? else {
+            return Ok(None);
+        };
+        if base_offset >= limit.end(offsets) {
+            return Ok(None);
+        }
+        // An entry is written some time after the maximum grew, but the one before it held a smaller maximum.
+        let before = entry(&newest)?.map(|(_, base_offset)| base_offset);
+        Ok(before.filter(|base_offset| *base_offset >= offsets.log_start))
+    }
+
+    /// Visits the batches from the one that holds `from` on, up to `limit`.
+    fn scan_batches(
+        &self,
+        partition: &Partition,
+        from: i64,
+        limit: ReadLimit,
+        visit: &mut VisitBatch<'_>,
+    ) -> Result<(), StorageError> {
+        let offsets = partition.offsets();
+        let end = limit.end(&offsets);
+        let (lower, to) = keys::batches(partition.handle(), 0);
+        let key = keys::batch(partition.handle(), from.max(offsets.log_start));
+        let mut outcome = Ok(());
+        self.shared.engine.scan(
+            Family::Log,
+            Start::Floor {
+                key: &key,
+                lower: &lower,
+            },
+            &to,
+            &mut |_, value| {
+                let step = recovery::stored_header(partition.handle(), value).and_then(|header| {
+                    if header.base_offset >= end {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    visit(&header, value, offsets.log_start)
+                });
+                step.unwrap_or_else(|error| {
+                    outcome = Err(error);
+                    ControlFlow::Break(())
+                })
+            },
+        )?;
+        outcome
+    }
+}
+
+/// The first record of a batch at or after `log_start` whose timestamp is at least `timestamp`.
+fn first_since(
+    header: &BatchHeader,
+    batch: &[u8],
+    timestamp: i64,
+    log_start: i64,
+) -> Result<Option<TimestampOffset>, StorageError> {
+    let mut found = None;
+    for_each_time(header, batch, |offset, held| {
+        if offset >= log_start && held >= timestamp {
+            found = Some((offset, held));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found.map(|found| timestamp_offset(header, found)))
+}
+
+/// The first of the records with the greatest timestamp, among those at or after `log_start` that have at
+/// least `timestamp`.
+fn greatest_since(
+    header: &BatchHeader,
+    batch: &[u8],
+    timestamp: i64,
+    log_start: i64,
+) -> Result<Option<TimestampOffset>, StorageError> {
+    let mut found: Option<(i64, i64)> = None;
+    for_each_time(header, batch, |offset, held| {
+        let better = found.is_none_or(|(_, best)| held > best);
+        if offset >= log_start && held >= timestamp && better {
+            found = Some((offset, held));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found.map(|found| timestamp_offset(header, found)))
+}
+
+fn timestamp_offset(header: &BatchHeader, (offset, timestamp): (i64, i64)) -> TimestampOffset {
+    TimestampOffset {
+        timestamp,
+        offset,
+        leader_epoch: header.partition_leader_epoch,
+    }
+}
+
+/// Offset and timestamp of every record of a stored batch.
+fn for_each_time(
+    header: &BatchHeader,
+    batch: &[u8],
+    mut visit: impl FnMut(i64, i64) -> ControlFlow<()>,
+) -> Result<(), StorageError> {
+    // A stored batch passed the bound on its way in, which may have been another one then.
+    records::for_each_record(batch, usize::MAX, |record| {
+        match header.timestamp_of(record.timestamp_delta) {
+            Some(timestamp) => visit(
+                header.base_offset + i64::from(record.offset_delta),
+                timestamp,
+            ),
+            None => ControlFlow::Continue(()),
+        }
+    })
+    .map_err(|error| StorageError::InvalidBatch(error.to_string()))
+}
