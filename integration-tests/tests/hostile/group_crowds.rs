@@ -370,6 +370,14 @@ fn a_group_holds_a_bounded_number_of_bytes() {
     assert!(growth <= 4 * GROUP_BYTES, "memory grew by {growth}");
     assert!(target.probes::<5>()[2] <= Duration::from_millis(20));
     target.check_health();
+
+    // And it is all there after a crash.
+    target.broker.kill9();
+    let began = target.now();
+    target.broker.restart();
+    println!("C30: back after {:?}", target.now() - began);
+    let there = (joined.len(), "Stable".to_owned());
+    assert_eq!(members_of(&target, "heavy"), there);
 }
 
 /// How many group ids a flood brings, and how many of them the broker may keep: some of the default, or a million
