@@ -4,7 +4,7 @@
 //! topics there are. Offsets of partitions that do not exist are refused, so that what a client can make the
 //! broker remember is bounded by its topics.
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
 use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
@@ -29,9 +29,12 @@ use ottla_coordinator::group::{
 use ottla_protocol::error_code::ErrorCode;
 use uuid::Uuid;
 
-use super::groups::failure;
+use super::groups::{MAX_ANSWER_BYTES, failure, some_at_once};
 use crate::error::group_error;
 use crate::router::Ctx;
+
+/// What a partition takes in an answer of OffsetFetch besides its note; a round number.
+const PARTITION_BYTES: usize = 32;
 
 /// OffsetCommit, versions 2 to 9.
 ///
@@ -148,11 +151,7 @@ fn commit_failure(code: ErrorCode, version: i16) -> ErrorCode {
 /// What was never committed has offset -1 and no error.
 pub async fn offset_fetch(ctx: Ctx, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if ctx.api_version >= 8 {
-        let groups = request
-            .groups
-            .into_iter()
-            .map(|group| fetch_group(&ctx, group));
-        let groups = join_all(groups).await;
+        let groups = fetch_groups(&ctx, request.groups).await;
         return OffsetFetchResponse::default().with_groups(groups);
     }
     let version = ctx.api_version;
@@ -187,19 +186,36 @@ pub async fn offset_fetch(ctx: Ctx, request: OffsetFetchRequest) -> OffsetFetchR
     response
 }
 
+/// The offsets asked for; all of the group if `topics` is none.
 async fn fetch(
     ctx: &Ctx,
     group: &str,
     topics: Option<Vec<TopicPartitions>>,
 ) -> Result<Vec<FetchedTopic>, ErrorCode> {
+    let is_all = topics.is_none();
     let command = Command::OffsetFetch {
         group: group.to_owned(),
         topics,
     };
     match ctx.broker.groups.ask(group, command).await {
-        Ok(Reply::Fetched(topics)) => Ok(topics),
+        // Only who names partitions again and again gets more than there is.
+        Ok(Reply::Fetched(topics)) if is_all || fetched_bytes(&topics) <= MAX_ANSWER_BYTES => {
+            Ok(topics)
+        }
+        Ok(Reply::Fetched(_)) => Err(ErrorCode::InvalidRequest),
         other => Err(failure(other)),
     }
+}
+
+/// About what topics take in an answer.
+fn fetched_bytes(topics: &[FetchedTopic]) -> usize {
+    let of_topic = |topic: &FetchedTopic| {
+        let partitions = topic.partitions.iter();
+        let notes = partitions.filter_map(|(_, committed)| committed.as_ref());
+        let notes: usize = notes.map(|committed| committed.metadata.len()).sum();
+        topic.topic.len() + notes + topic.partitions.len() * PARTITION_BYTES
+    };
+    topics.iter().map(of_topic).sum()
 }
 
 fn plain_topic(topic: FetchedTopic) -> OffsetFetchResponseTopic {
@@ -221,42 +237,58 @@ fn plain_topic(topic: FetchedTopic) -> OffsetFetchResponseTopic {
         .with_partitions(partitions.collect())
 }
 
-async fn fetch_group(ctx: &Ctx, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
-    let asked = group.topics.map(|topics| {
-        let each = topics.into_iter().map(|topic| TopicPartitions {
-            topic: topic.name.to_string(),
-            partitions: topic.partition_indexes,
-        });
-        each.collect()
-    });
-    let mut answer = OffsetFetchResponseGroup::default();
-    match fetch(ctx, &group.group_id, asked).await {
-        Ok(topics) => {
-            let topics = topics.into_iter().map(|topic| {
-                let partitions = topic.partitions.into_iter().map(|(index, committed)| {
-                    let mut answer = OffsetFetchResponsePartitions::default();
-                    answer.partition_index = index;
-                    answer.committed_offset = -1;
-                    answer.committed_leader_epoch = -1;
-                    answer.metadata = Some(StrBytes::default());
-                    if let Some(committed) = committed {
-                        answer.committed_offset = committed.offset;
-                        answer.committed_leader_epoch = committed.leader_epoch;
-                        let metadata = committed.metadata.to_string();
-                        answer.metadata = Some(StrBytes::from_string(metadata));
-                    }
-                    answer
-                });
-                OffsetFetchResponseTopics::default()
-                    .with_name(wire_name(&topic.topic))
-                    .with_partitions(partitions.collect())
+async fn fetch_groups(
+    ctx: &Ctx,
+    groups: Vec<OffsetFetchRequestGroup>,
+) -> Vec<OffsetFetchResponseGroup> {
+    let mut asked = some_at_once(groups.into_iter().map(|group| async move {
+        let topics = group.topics.map(|topics| {
+            let each = topics.into_iter().map(|topic| TopicPartitions {
+                topic: topic.name.to_string(),
+                partitions: topic.partition_indexes,
             });
-            answer.topics = topics.collect();
+            each.collect()
+        });
+        let fetched = fetch(ctx, &group.group_id, topics).await;
+        (group.group_id, fetched)
+    }));
+    let mut answers = Vec::new();
+    let mut bytes = 0;
+    while let Some((group, fetched)) = asked.next().await {
+        let mut answer = OffsetFetchResponseGroup::default().with_group_id(group);
+        match fetched {
+            // Clients ask again for the groups that this answer has no room for.
+            Ok(_) if bytes >= MAX_ANSWER_BYTES => {
+                answer.error_code = ErrorCode::CoordinatorLoadInProgress.code();
+            }
+            Ok(topics) => {
+                bytes += fetched_bytes(&topics);
+                answer.topics = topics.into_iter().map(group_topic).collect();
+            }
+            Err(code) => answer.error_code = code.code(),
         }
-        Err(code) => answer.error_code = code.code(),
+        answers.push(answer);
     }
-    answer.group_id = group.group_id;
-    answer
+    answers
+}
+
+fn group_topic(topic: FetchedTopic) -> OffsetFetchResponseTopics {
+    let partitions = topic.partitions.into_iter().map(|(index, committed)| {
+        let mut answer = OffsetFetchResponsePartitions::default();
+        answer.partition_index = index;
+        answer.committed_offset = -1;
+        answer.committed_leader_epoch = -1;
+        answer.metadata = Some(StrBytes::default());
+        if let Some(committed) = committed {
+            answer.committed_offset = committed.offset;
+            answer.committed_leader_epoch = committed.leader_epoch;
+            answer.metadata = Some(StrBytes::from_string(committed.metadata.to_string()));
+        }
+        answer
+    });
+    OffsetFetchResponseTopics::default()
+        .with_name(wire_name(&topic.topic))
+        .with_partitions(partitions.collect())
 }
 
 /// OffsetDelete, version 0 (KIP-496): offsets of topics that the group does not read.

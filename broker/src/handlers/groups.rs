@@ -5,7 +5,10 @@
 //! replies into answers; who may do what in which state is decided by the machine (`ottla_coordinator::group`).
 //! JoinGroup and SyncGroup may wait for other members; everything else is answered at once.
 
-use futures_util::future::join_all;
+use std::future::Future;
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, Stream};
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -30,6 +33,13 @@ use crate::router::Ctx;
 
 /// Every operation Kafka knows on a group, one bit each: what Kafka answers without an authorizer.
 const ALL_GROUP_OPERATIONS: i32 = 3400;
+
+/// Groups that one request is asked about at a time; it may name very many.
+const AT_ONCE: usize = 32;
+
+/// About as many bytes an answer may hold of what members and commits brought: as much as one group may hold by
+/// default. A request may name one group thousands of times.
+pub(super) const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// `CoordinatorType` of FindCoordinator.
 const GROUP: i8 = 0;
@@ -312,13 +322,48 @@ pub async fn leave_group(ctx: Ctx, request: LeaveGroupRequest) -> LeaveGroupResp
 /// not exist is GROUP_ID_NOT_FOUND, before it is Dead without an error.
 pub async fn describe_groups(ctx: Ctx, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let with_operations = request.include_authorized_operations;
-    let asked = request
-        .groups
-        .into_iter()
-        .map(|id| describe_group(&ctx, id, with_operations));
+    let groups = request.groups.into_iter();
+    let mut asked = some_at_once(groups.map(|id| describe_group(&ctx, id, with_operations)));
     let mut response = DescribeGroupsResponse::default();
-    response.groups = join_all(asked).await;
+    let mut bytes = 0;
+    while let Some(described) = asked.next().await {
+        let answer = if bytes < MAX_ANSWER_BYTES {
+            bytes += described_bytes(&described);
+            described
+        } else {
+            not_now(described.group_id)
+        };
+        response.groups.push(answer);
+    }
     response
+}
+
+/// Clients ask again for the groups that this answer has no room for, and for these alone.
+fn not_now(id: GroupId) -> DescribedGroup {
+    DescribedGroup::default()
+        .with_group_id(id)
+        .with_error_code(ErrorCode::CoordinatorLoadInProgress.code())
+        .with_authorized_operations(i32::MIN)
+}
+
+fn described_bytes(described: &DescribedGroup) -> usize {
+    let members = described.members.iter().map(|member| {
+        let instance = member.group_instance_id.as_ref();
+        member.member_id.len()
+            + instance.map_or(0, |id| id.len())
+            + member.client_id.len()
+            + member.client_host.len()
+            + member.member_metadata.len()
+            + member.member_assignment.len()
+    });
+    members.sum()
+}
+
+/// Runs questions beside each other, but not all of them; the answers come in their order.
+pub(super) fn some_at_once<F: Future>(
+    asked: impl Iterator<Item = F>,
+) -> impl Stream<Item = F::Output> + Unpin {
+    Box::pin(stream::iter(asked).buffered(AT_ONCE))
 }
 
 async fn describe_group(ctx: &Ctx, id: GroupId, with_operations: bool) -> DescribedGroup {
@@ -424,7 +469,7 @@ pub async fn delete_groups(ctx: Ctx, request: DeleteGroupsRequest) -> DeleteGrou
         }
     });
     let mut response = DeleteGroupsResponse::default();
-    response.results = join_all(deleted).await;
+    response.results = some_at_once(deleted).collect().await;
     response
 }
 

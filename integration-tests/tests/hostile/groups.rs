@@ -263,12 +263,6 @@ fn joins() -> Vec<Row> {
             protocols(vec![("range", &large)]),
             42,
         ),
-        row(
-            "C30",
-            "10,000 empty protocols",
-            protocols(vec![("p", b""); 10_000]),
-            42,
-        ),
     ];
     let counts = [i32::MAX, -2, 1 << 24];
     rows.extend(counts.map(|count| {

@@ -21,6 +21,7 @@ mod clusters;
 mod fetches;
 mod group_lists;
 mod group_offsets;
+mod group_returns;
 mod groups;
 mod logs;
 mod order;
