@@ -930,7 +930,10 @@ fn exit_codes_tell_scripts_whose_turn_it_is() {
         .succeed();
     // Of which partition the first one is, is left to chance.
     let first: Vec<&str> = piped.stdout.lines().collect();
-    assert!(first.len() == 1 && first[0].starts_with("line "), "{first:?}");
+    assert!(
+        first.len() == 1 && first[0].starts_with("line "),
+        "{first:?}"
+    );
     assert_eq!(piped.stderr, "");
 }
 
