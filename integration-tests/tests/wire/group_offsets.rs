@@ -179,7 +179,7 @@ pub fn offset_commit_succeeds(stage: &mut Stage, version: i16) {
     }
     // A member, for its generation; no metadata is as good as empty metadata.
     let group = new_group(&mut stage.wire);
-    let mut member = Member::new(stage, &group, b"m").named("i");
+    let mut member = Member::new(stage, &group, "m").named("i");
     member.settle(b"all");
     let mut request = commit_request(version, &group, &topic.name, &[(0, 1)])
         .with_generation_id_or_member_epoch(member.generation)
@@ -199,7 +199,7 @@ pub fn offset_commit_succeeds(stage: &mut Stage, version: i16) {
 pub fn offset_commit_fails(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
     let topic = create(&mut stage.wire, 1, &[]);
-    let mut member = Member::new(stage, &group, b"m").named("i");
+    let mut member = Member::new(stage, &group, "m").named("i");
     member.settle(b"all");
     let by_member = |offsets: &[(i32, i64)]| {
         commit_request(version, &group, &topic.name, offsets)
@@ -257,7 +257,7 @@ pub fn offset_commit_fails(stage: &mut Stage, version: i16) {
         2
     );
     // Between join and assignment nobody may commit.
-    let mut second = Member::new(stage, &group, b"m");
+    let mut second = Member::new(stage, &group, "m");
     let ticket = second.begin_join(9);
     member.hears_of_rebalance();
     assert_eq!(member.join(9).error_code, NONE);
@@ -378,22 +378,11 @@ pub fn offset_delete_fails(stage: &mut Stage, version: i16) {
         7
     );
     // A consumer of the topic: its subscription names it.
-    let mut member = Member::new(stage, &group, b"");
-    member.metadata = subscription(&topic.name).into();
+    let mut member = Member::new(stage, &group, &topic.name);
     member.settle(b"");
     let outcome = deleted(&mut stage.wire, version, &request);
     assert_eq!(outcome, (NONE, vec![(0, GROUP_SUBSCRIBED_TO_TOPIC)]));
     let unknown = delete_request(&group, &unique("unknown"), &[0]);
     let outcome = deleted(&mut stage.wire, version, &unknown);
     assert_eq!(outcome, (NONE, vec![(0, UNKNOWN_TOPIC_OR_PARTITION)]));
-}
-
-/// `ConsumerProtocolSubscription`, version 0, of one topic.
-fn subscription(topic: &str) -> Vec<u8> {
-    let len = i16::try_from(topic.len()).expect("a short name");
-    let mut bytes = vec![0, 0, 0, 0, 0, 1];
-    bytes.extend(len.to_be_bytes());
-    bytes.extend(topic.as_bytes());
-    bytes.extend([0xff; 4]);
-    bytes
 }
