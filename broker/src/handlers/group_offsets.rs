@@ -78,7 +78,9 @@ pub async fn offset_commit(ctx: Ctx, request: OffsetCommitRequest) -> OffsetComm
         other => (Vec::new(), commit_failure(failure(other), ctx.api_version)),
     };
     let mut results = results.into_iter().peekable();
-    for topic in request.topics {
+    // Kafka does not answer a topic without partitions.
+    let asked = request.topics.into_iter();
+    for topic in asked.filter(|topic| !topic.partitions.is_empty()) {
         let mut answer = OffsetCommitResponseTopic::default();
         let known = ctx.broker.partitions.by_name(&topic.name);
         let result = results.next_if(|result| result.topic == topic.name.as_str());

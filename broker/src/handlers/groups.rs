@@ -5,6 +5,7 @@
 //! replies into answers; who may do what in which state is decided by the machine (`ottla_coordinator::group`).
 //! JoinGroup and SyncGroup may wait for other members; everything else is answered at once.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 
 use futures_util::StreamExt;
@@ -453,7 +454,11 @@ pub async fn list_groups(ctx: Ctx, request: ListGroupsRequest) -> ListGroupsResp
 
 /// DeleteGroups, versions 0 to 2: groups without members go with their offsets.
 pub async fn delete_groups(ctx: Ctx, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
-    let deleted = request.groups_names.into_iter().map(|id| {
+    // As Kafka answers a group that is named twice: once.
+    let mut named = BTreeSet::new();
+    let groups = request.groups_names.into_iter();
+    let groups: Vec<GroupId> = groups.filter(|id| named.insert(id.clone())).collect();
+    let deleted = groups.into_iter().map(|id| {
         let ctx = &ctx;
         async move {
             let command = Command::DeleteGroup {

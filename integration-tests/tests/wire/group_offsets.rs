@@ -17,8 +17,8 @@ use ottla_integration_tests::unique;
 use ottla_integration_tests::wire::Wire;
 
 use crate::groups::{
-    FENCED_INSTANCE_ID, ILLEGAL_GENERATION, Member, REBALANCE_IN_PROGRESS, UNKNOWN_MEMBER_ID,
-    group_id, new_group,
+    FENCED_INSTANCE_ID, ILLEGAL_GENERATION, INVALID_GROUP_ID, Member, REBALANCE_IN_PROGRESS,
+    UNKNOWN_MEMBER_ID, group_id, new_group,
 };
 use crate::requests::{NONE, create, text, topic_name};
 use crate::{Stage, started};
@@ -167,6 +167,9 @@ pub fn offset_commit_succeeds(stage: &mut Stage, version: i16) {
     }
     let codes = committed(&mut stage.wire, version, &request);
     assert_eq!(codes, [(1, NONE), (0, NONE)], "in the order of the request");
+    let nothing = commit_request(version, &group, &topic.name, &[]);
+    let response = stage.wire.ask(version, &nothing);
+    assert!(response.topics.is_empty(), "{response:?}");
     let leader_epoch = if version >= 6 { 3 } else { -1 };
     for (partition, offset) in [(0, 7), (1, 11)] {
         assert_eq!(
@@ -176,7 +179,7 @@ pub fn offset_commit_succeeds(stage: &mut Stage, version: i16) {
     }
     // A member, for its generation; no metadata is as good as empty metadata.
     let group = new_group(&mut stage.wire);
-    let mut member = Member::new(stage, &group, b"m").named("i");
+    let mut member = Member::new(stage, &group, "m").named("i");
     member.settle(b"all");
     let mut request = commit_request(version, &group, &topic.name, &[(0, 1)])
         .with_generation_id_or_member_epoch(member.generation)
@@ -196,7 +199,7 @@ pub fn offset_commit_succeeds(stage: &mut Stage, version: i16) {
 pub fn offset_commit_fails(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
     let topic = create(&mut stage.wire, 1, &[]);
-    let mut member = Member::new(stage, &group, b"m").named("i");
+    let mut member = Member::new(stage, &group, "m").named("i");
     member.settle(b"all");
     let by_member = |offsets: &[(i32, i64)]| {
         commit_request(version, &group, &topic.name, offsets)
@@ -254,7 +257,7 @@ pub fn offset_commit_fails(stage: &mut Stage, version: i16) {
         2
     );
     // Between join and assignment nobody may commit.
-    let mut second = Member::new(stage, &group, b"m");
+    let mut second = Member::new(stage, &group, "m");
     let ticket = second.begin_join(9);
     member.hears_of_rebalance();
     assert_eq!(member.join(9).error_code, NONE);
@@ -364,23 +367,22 @@ pub fn offset_delete_fails(stage: &mut Stage, version: i16) {
     let request = delete_request(&group, &topic.name, &[0]);
     let outcome = deleted(&mut stage.wire, version, &request);
     assert_eq!(outcome, (GROUP_ID_NOT_FOUND, vec![]));
+    // The group of the empty name keeps offsets, as of old, and nobody can delete them.
+    let commit = commit_request(9, "", &topic.name, &[(0, 7)]);
+    assert_eq!(committed(&mut stage.wire, 9, &commit), [(0, NONE)]);
+    let unnamed = delete_request("", &topic.name, &[0]);
+    let outcome = deleted(&mut stage.wire, version, &unnamed);
+    assert_eq!(outcome, (INVALID_GROUP_ID, vec![]));
+    assert_eq!(
+        fetched(&mut stage.wire, "", &topic.name, 0).committed_offset,
+        7
+    );
     // A consumer of the topic: its subscription names it.
-    let mut member = Member::new(stage, &group, b"");
-    member.metadata = subscription(&topic.name).into();
+    let mut member = Member::new(stage, &group, &topic.name);
     member.settle(b"");
     let outcome = deleted(&mut stage.wire, version, &request);
     assert_eq!(outcome, (NONE, vec![(0, GROUP_SUBSCRIBED_TO_TOPIC)]));
     let unknown = delete_request(&group, &unique("unknown"), &[0]);
     let outcome = deleted(&mut stage.wire, version, &unknown);
     assert_eq!(outcome, (NONE, vec![(0, UNKNOWN_TOPIC_OR_PARTITION)]));
-}
-
-/// `ConsumerProtocolSubscription`, version 0, of one topic.
-fn subscription(topic: &str) -> Vec<u8> {
-    let len = i16::try_from(topic.len()).expect("a short name");
-    let mut bytes = vec![0, 0, 0, 0, 0, 1];
-    bytes.extend(len.to_be_bytes());
-    bytes.extend(topic.as_bytes());
-    bytes.extend([0xff; 4]);
-    bytes
 }

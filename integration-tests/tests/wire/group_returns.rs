@@ -22,9 +22,9 @@ fn a_static_leader_that_starts_again_takes_its_place_and_assigns_nothing() {
     for version in 5..=newest::<JoinGroupRequest>() {
         println!("v{version}");
         let group = new_group(&mut stage.wire);
-        let mut old = Member::new(&stage, &group, b"subscription").named("i");
+        let mut old = Member::new(&stage, &group, "subscription").named("i");
         old.settle(b"assignment");
-        let mut new = Member::new(&stage, &group, b"subscription").named("i");
+        let mut new = Member::new(&stage, &group, "subscription").named("i");
         let response = new.join(version);
         assert_eq!((response.error_code, response.generation_id), (NONE, 1));
         assert_ne!(new.id, old.id);
@@ -54,8 +54,8 @@ fn members_go_on_after_the_broker_was_stopped_or_killed() {
     let topic = create(&mut stage.wire, 1, &[]);
     let names = [(); 3].map(|()| new_group(&mut stage.wire));
     let [stable, joined, offsets] = names.each_ref().map(String::as_str);
-    let mut leader = Member::new(&stage, stable, b"first").named("i");
-    let mut follower = Member::new(&stage, stable, b"second");
+    let mut leader = Member::new(&stage, stable, "first").named("i");
+    let mut follower = Member::new(&stage, stable, "second");
     leader.join(9);
     let ticket = follower.begin_join(9);
     leader.hears_of_rebalance();
@@ -63,7 +63,7 @@ fn members_go_on_after_the_broker_was_stopped_or_killed() {
     follower.end_join(ticket);
     let (one, other) = (leader.id.clone(), follower.id.clone());
     leader.sync(5, &[(&one, b"1"), (&other, b"2")]);
-    let mut unassigned = Member::new(&stage, joined, b"m");
+    let mut unassigned = Member::new(&stage, joined, "m");
     unassigned.join(9);
     for (committed, killed) in [(7, false), (8, true), (9, false)] {
         let commit = commit_request(9, stable, &topic.name, &[(0, committed)])
@@ -98,7 +98,7 @@ fn members_go_on_after_the_broker_was_stopped_or_killed() {
         assert_eq!(unassigned.heartbeat(4), UNKNOWN_MEMBER_ID);
     }
     // The next generation counts on.
-    let mut late = Member::new(&stage, stable, b"late");
+    let mut late = Member::new(&stage, stable, "late");
     let ticket = late.begin_join(9);
     leader.hears_of_rebalance();
     let rejoin = follower.begin_join(9);

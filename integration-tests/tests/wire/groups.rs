@@ -51,19 +51,19 @@ pub struct Member {
     pub id: String,
     pub instance: Option<String>,
     pub generation: i32,
-    /// What it brings to the group; for consumers a subscription.
+    /// What it brings to the group: a subscription.
     pub metadata: Bytes,
 }
 
 impl Member {
-    pub fn new(stage: &Stage, group: &str, metadata: &'static [u8]) -> Member {
+    pub fn new(stage: &Stage, group: &str, topic: &str) -> Member {
         Member {
             wire: stage.another(),
             group: group.to_owned(),
             id: String::new(),
             instance: None,
             generation: -1,
-            metadata: Bytes::from_static(metadata),
+            metadata: subscription(topic).into(),
         }
     }
 
@@ -185,6 +185,17 @@ impl Member {
     }
 }
 
+/// `ConsumerProtocolSubscription`, version 0, of one topic. Apache Kafka 4.3.1 reads it: of bytes that are none it may
+/// make a rebalance that never ends.
+fn subscription(topic: &str) -> Vec<u8> {
+    let len = i16::try_from(topic.len()).expect("a short name");
+    let mut bytes = vec![0, 0, 0, 0, 0, 1];
+    bytes.extend(len.to_be_bytes());
+    bytes.extend(topic.as_bytes());
+    bytes.extend([0xff; 4]);
+    bytes
+}
+
 /// Checks that a refusal holds nothing else.
 fn is_refused(response: &JoinGroupResponse, version: i16) {
     assert_eq!(response.throttle_time_ms, 0);
@@ -225,11 +236,11 @@ fn is_joined(response: &JoinGroupResponse, version: i16, leader: &Member, known:
 
 pub fn join_group_succeeds(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
-    let mut leader = Member::new(stage, &group, b"first");
+    let mut leader = Member::new(stage, &group, "first");
     if version >= 5 {
         leader = leader.named("i-1");
     }
-    let mut follower = Member::new(stage, &group, b"second");
+    let mut follower = Member::new(stage, &group, "second");
     let response = leader.join(version);
     assert_eq!(response.generation_id, 1);
     is_joined(&response, version, &leader, &[&leader]);
@@ -249,7 +260,7 @@ pub fn join_group_succeeds(stage: &mut Stage, version: i16) {
 
 pub fn join_group_fails(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
-    let member = Member::new(stage, &group, b"m");
+    let member = Member::new(stage, &group, "m");
     let good = member.join_request(version);
     let unknown = format!("wire-test-{group}");
     let refused = [
@@ -288,7 +299,7 @@ pub fn join_group_fails(stage: &mut Stage, version: i16) {
     is_refused(&response, version);
     if version >= 5 {
         let group = new_group(&mut stage.wire);
-        let mut fenced = Member::new(stage, &group, b"m").named("i");
+        let mut fenced = Member::new(stage, &group, "m").named("i");
         fenced.settle(b"");
         fenced.id = unknown;
         let response = fenced.join(version);
@@ -300,11 +311,11 @@ pub fn join_group_fails(stage: &mut Stage, version: i16) {
 
 pub fn sync_group_succeeds(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
-    let mut leader = Member::new(stage, &group, b"first");
+    let mut leader = Member::new(stage, &group, "first");
     if version >= 3 {
         leader = leader.named("i-1");
     }
-    let mut follower = Member::new(stage, &group, b"second");
+    let mut follower = Member::new(stage, &group, "second");
     leader.join(9);
     let ticket = follower.begin_join(9);
     leader.hears_of_rebalance();
@@ -335,7 +346,7 @@ pub fn sync_group_succeeds(stage: &mut Stage, version: i16) {
 
 pub fn sync_group_fails(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
-    let mut member = Member::new(stage, &group, b"m").named("i");
+    let mut member = Member::new(stage, &group, "m").named("i");
     member.settle(b"all");
     let good = member.sync_request(version, &[]);
     let mut refused = vec![
@@ -383,7 +394,7 @@ pub fn sync_group_fails(stage: &mut Stage, version: i16) {
 
 pub fn heartbeat_succeeds(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
-    let mut member = Member::new(stage, &group, b"m").named("i");
+    let mut member = Member::new(stage, &group, "m").named("i");
     member.join(9);
     assert_eq!(member.heartbeat(version), NONE, "before its assignment");
     let id = member.id.clone();
@@ -393,7 +404,7 @@ pub fn heartbeat_succeeds(stage: &mut Stage, version: i16) {
 
 pub fn heartbeat_fails(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
-    let mut member = Member::new(stage, &group, b"m").named("i");
+    let mut member = Member::new(stage, &group, "m").named("i");
     member.settle(b"all");
     let good = member.heartbeat_request(version);
     let stranger = good.clone().with_member_id(text("who"));
@@ -419,7 +430,7 @@ pub fn heartbeat_fails(stage: &mut Stage, version: i16) {
         let told = (response.throttle_time_ms, response.error_code);
         assert_eq!(told, (0, error), "{request:?}");
     }
-    let mut late = Member::new(stage, &group, b"late");
+    let mut late = Member::new(stage, &group, "late");
     let _waits = late.begin_join(9);
     while member.heartbeat(version) != REBALANCE_IN_PROGRESS {}
 }
@@ -444,7 +455,7 @@ fn leave_request(version: i16, group: &str, members: &[(&str, Option<&str>)]) ->
 
 pub fn leave_group_succeeds(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
-    let mut member = Member::new(stage, &group, b"m");
+    let mut member = Member::new(stage, &group, "m");
     member.settle(b"all");
     let request = leave_request(version, &group, &[(&member.id, None)]);
     let response = stage.wire.ask(version, &request);
@@ -458,7 +469,7 @@ pub fn leave_group_succeeds(stage: &mut Stage, version: i16) {
     assert_eq!(member.heartbeat(4), UNKNOWN_MEMBER_ID, "it is out");
     if version >= 3 {
         // Static members by their instance ids, with and without the member id, beside a stranger.
-        let mut static_member = Member::new(stage, &group, b"m").named("i");
+        let mut static_member = Member::new(stage, &group, "m").named("i");
         static_member.settle(b"all");
         let request = leave_request(version, &group, &[("", Some("i")), ("who", None)]);
         let response = stage.wire.ask(version, &request);
@@ -479,7 +490,7 @@ pub fn leave_group_succeeds(stage: &mut Stage, version: i16) {
 
 pub fn leave_group_fails(stage: &mut Stage, version: i16) {
     let group = new_group(&mut stage.wire);
-    let mut member = Member::new(stage, &group, b"m").named("i");
+    let mut member = Member::new(stage, &group, "m").named("i");
     member.settle(b"all");
     let mut refused = vec![
         (group.as_str(), "who", None, UNKNOWN_MEMBER_ID),

@@ -14,6 +14,7 @@
 //! - some refusals have no message, or tell the log start beside the error;
 //! - an unknown version of ApiVersions is answered with key 18 alone, here with all;
 //! - a fetch may end in a part of a batch, here never;
+//! - a join that names a protocol twice is never answered, here the first one counts;
 //! - transactions exist, so InitProducerId with a transactional id has other errors.
 
 mod admin;

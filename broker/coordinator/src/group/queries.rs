@@ -77,6 +77,9 @@ impl GroupMachine {
         topics: Vec<TopicPartitions>,
         out: &mut Outcome<Self>,
     ) -> Reply {
+        if group.is_empty() {
+            return Reply::Failed(GroupError::InvalidGroupId);
+        }
         let Some((id, group)) = self.groups.get_key_value(group) else {
             return Reply::Failed(GroupError::GroupIdNotFound);
         };
