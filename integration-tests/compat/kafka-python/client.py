@@ -126,7 +126,8 @@ def storm(bootstrap, topic, group):
     consumer.subscribe([topic], listener=generation)
     while not stop:
         try:
-            polled = consumer.poll(timeout_ms=100)
+            # As long as in `member`, for the same reason.
+            polled = consumer.poll(timeout_ms=1000)
         except KafkaError as error:
             print("poll:", error, file=sys.stderr)
             continue
