@@ -3,9 +3,11 @@
 //! The programs of `compat/*` print one JSON line per event when they are run as `member BOOTSTRAP TOPIC GROUP COMMIT`:
 //! `{"event", "at"}`, where `at` is the wall clock in microseconds, and with it
 //!
-//!     assigned   "partitions": the ones added          record     "partition", "offset", "key", "value"
-//!     revoked    "partitions": the ones taken away     committed  "partition", "offset": the next to be read
-//!     leaving    SIGTERM came                          left       the group was left; the program ends with status 0
+//! ```text
+//! assigned   "partitions": the ones added          record     "partition", "offset", "key", "value"
+//! revoked    "partitions": the ones taken away     committed  "partition", "offset": the next to be read
+//! leaving    SIGTERM came                          left       the group was left; the program ends with status 0
+//! ```
 //!
 //! A member reads from the earliest record where nothing is committed, has a session timeout of 6 s, sends heartbeats
 //! every 500 ms, and commits synchronously: after every record or batch (`each`), never (`none`), or up to exactly the
