@@ -247,7 +247,7 @@ pub const BROKER_CONFIGS: &[Row] = &[
         .bounds(Bounds::AtLeast(1))
         .differs("not a property of Kafka, where a few members can fill the memory"),
     Row::new("group.min.session.timeout.ms", Int, "6000", "Shortest session timeout of a group member."),
-    Row::new("groups.max", Int, "100000", "Most groups; the oldest one without members and offsets makes room for a new one. While all have some, a new one is refused: POLICY_VIOLATION.")
+    Row::new("groups.max", Int, "100000", "Most groups; the oldest one without members and offsets makes room, and while there is none a new group is refused.")
         .bounds(Bounds::AtLeast(1))
         .differs("not a property of Kafka, where made-up group ids can fill the memory"),
     Row::new("offset.metadata.max.bytes", Int, "4096", "Longest metadata text of a committed offset."),
