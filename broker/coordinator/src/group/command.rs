@@ -92,7 +92,7 @@ pub enum Command {
         /// Only groups of these types; `None` is all.
         types: Option<Vec<GroupType>>,
     },
-    /// Answered by `Summary`, in order of group id. For metrics: it only reads, and copies no names.
+    /// Answered by `Summary`, in order of group id. For metrics: it only reads, and copies no names but those of newcomers.
     Summary {
         /// Whether each offset is told, or only how many there are.
         offsets: bool,

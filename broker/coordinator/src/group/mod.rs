@@ -233,7 +233,7 @@ impl GroupMachine {
             Err(GroupError::InvalidRequest(
                 "The member's metadata is too large.",
             ))
-        } else if self.id(&join.group).is_some() {
+        } else if self.exists(&join.group) {
             Ok(())
         } else if !join.member_id.is_empty() {
             Err(GroupError::UnknownMemberId)
@@ -303,7 +303,7 @@ impl GroupMachine {
             return Reply::Failed(GroupError::InvalidGroupId);
         }
         let id: Arc<str> = id.into();
-        let allowed = if self.id(&id).is_some() {
+        let allowed = if self.exists(&id) {
             self.act(now, &id, out, |group, step| {
                 group.commit(&commit.caller, step)
             })
@@ -326,7 +326,7 @@ impl GroupMachine {
         if id.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        self.id(id).cloned().ok_or(GroupError::UnknownMemberId)
+        self.id(id).ok_or(GroupError::UnknownMemberId)
     }
 
     /// Lets a group's state machine act; nothing if there is no such group.

@@ -33,7 +33,7 @@ impl GroupMachine {
         };
         let wanted = self.all().filter(|(_, group)| is_wanted(group));
         let listed = wanted.map(|(id, group)| ListedGroup {
-            group: id.clone(),
+            group: id,
             protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
             state: group.state(),
             group_type: GroupType::Classic,
@@ -43,7 +43,7 @@ impl GroupMachine {
 
     pub(super) fn summary(&self, offsets: bool) -> Reply {
         let summaries = self.all().map(|(id, group)| GroupSummary {
-            group: id.clone(),
+            group: id,
             group_type: GroupType::Classic,
             protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
             state: group.state(),
@@ -59,7 +59,7 @@ impl GroupMachine {
     }
 
     pub(super) fn delete(&mut self, group: &str, out: &mut Outcome<Self>) -> Reply {
-        let (Some(id), Some(group)) = (self.id(group).cloned(), self.group(group)) else {
+        let (Some(id), Some(group)) = (self.id(group), self.group(group)) else {
             return Reply::Failed(GroupError::GroupIdNotFound);
         };
         if group.state() != GroupState::Empty {
@@ -88,7 +88,7 @@ impl GroupMachine {
         }
         let subscription = group.subscription();
         let is_subscribed = |topic: &str| subscription.contains(topic);
-        let (records, results) = group.offsets.delete(id, topics, is_subscribed);
+        let (records, results) = group.offsets.delete(&id, topics, is_subscribed);
         out.records.extend(records);
         Reply::OffsetsDeleted(results)
     }

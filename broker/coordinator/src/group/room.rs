@@ -24,10 +24,16 @@ static NEWCOMER: Group = Group {
 };
 
 impl GroupMachine {
+    pub(super) fn exists(&self, id: &str) -> bool {
+        self.groups.contains_key(id) || self.newcomers.contains(id)
+    }
+
     /// The id of a group that exists.
-    pub(super) fn id(&self, id: &str) -> Option<&Arc<str>> {
-        let known = self.groups.get_key_value(id).map(|(id, _)| id);
-        known.or_else(|| self.newcomers.id(id))
+    pub(super) fn id(&self, id: &str) -> Option<Arc<str>> {
+        match self.groups.get_key_value(id) {
+            Some((id, _)) => Some(id.clone()),
+            None => self.newcomers.contains(id).then(|| id.into()),
+        }
     }
 
     /// Makes a newcomer a group like others, until the next `settle`.
@@ -45,15 +51,16 @@ impl GroupMachine {
 
     /// A group as it looks to its clients.
     pub(super) fn group(&self, id: &str) -> Option<&Group> {
-        let newcomer = || self.newcomers.id(id).map(|_| &NEWCOMER);
+        let newcomer = || self.newcomers.contains(id).then_some(&NEWCOMER);
         self.groups.get(id).or_else(newcomer)
     }
 
     /// All of them, in order of their ids.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Arc<str>, &Group)> {
-        let newcomers = self.newcomers.ids().map(|id| (id, &NEWCOMER));
-        let mut all: Vec<_> = self.groups.iter().chain(newcomers).collect();
-        all.sort_unstable_by_key(|(id, _)| *id);
+    pub(super) fn all(&self) -> impl Iterator<Item = (Arc<str>, &Group)> {
+        let newcomers = self.newcomers.ids().map(|id| (id.into(), &NEWCOMER));
+        let groups = self.groups.iter().map(|(id, group)| (id.clone(), group));
+        let mut all: Vec<(Arc<str>, &Group)> = groups.chain(newcomers).collect();
+        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         all.into_iter()
     }
 
@@ -83,7 +90,7 @@ impl GroupMachine {
                 last_used: group.last_used,
             };
             let max_bytes = self.config.max_groups.saturating_mul(NEWCOMER_BYTES);
-            self.newcomers.insert(id.clone(), newcomer, max_bytes);
+            self.newcomers.insert(id, newcomer, max_bytes);
         }
     }
 
