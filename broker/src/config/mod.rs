@@ -10,7 +10,7 @@ pub mod dynamic;
 pub mod listeners;
 pub mod load;
 pub mod markdown;
-mod memory;
+pub mod memory;
 pub mod table;
 pub mod value;
 

@@ -103,6 +103,7 @@ impl Writer {
         let end = inner.state.log_end;
         inner.state.written(end);
         inner.state.synced(end);
+        inner.tail.clear();
         let offsets = inner.state.offsets();
         let done = inner.waiters.advance(&offsets);
         drop(inner);
@@ -330,6 +331,7 @@ impl Writer {
         })?;
         let mut inner = partition.lock();
         inner.state.truncated(state);
+        inner.tail.clear();
         let offsets = inner.state.offsets();
         let waiting = inner.waiters.give_up();
         drop(inner);
@@ -346,6 +348,7 @@ impl Writer {
             };
             let mut inner = partition.lock();
             inner.gone = true;
+            inner.tail.clear();
             let waiting = inner.waiters.give_up();
             drop(inner);
             refuse(waiting, &StorageError::NoSuchPartition);
