@@ -147,6 +147,9 @@ struct Call {
     body: Bytes,
 }
 
+/// Answers to produces and heartbeats fit.
+const USUAL_ANSWER_BYTES: usize = 128;
+
 /// A reply, with what the metrics are told of it.
 struct Told {
     reply: Reply,
@@ -233,7 +236,7 @@ fn decode<Q: Request>(call: &mut Call) -> Result<Q, &'static str> {
 }
 
 fn encode<R: Encodable + HeaderVersion>(response: &R, correlation_id: i32, version: i16) -> Reply {
-    let mut frame = BytesMut::new();
+    let mut frame = BytesMut::with_capacity(USUAL_ANSWER_BYTES);
     frame.extend_from_slice(&[0; 4]);
     header::put_response_header(&mut frame, correlation_id, R::header_version(version));
     if let Err(error) = response.encode(&mut frame, version) {

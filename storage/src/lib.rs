@@ -34,5 +34,6 @@ mod producer_limit_tests;
 pub mod producers;
 mod recovery;
 pub mod rocks;
+mod tail;
 pub mod waiters;
 mod writer;

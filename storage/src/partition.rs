@@ -7,14 +7,17 @@
 //! and `fsynced end <= written end`. A plan moves the log end at once, so that the next plan continues it;
 //! the other ends follow when the write and the sync returned.
 
+mod chunks;
 mod cuts;
 mod derived;
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ottla_protocol::batch::{self, BatchHeader};
 
+pub use self::chunks::Chunk;
+pub(crate) use self::chunks::Cut;
 use self::derived::marker;
 use crate::engine::{Family, WriteOps};
 use crate::error::StorageError;
@@ -85,6 +88,8 @@ pub struct Planned {
     pub appended: Appended,
     /// What to write; empty for a duplicate.
     pub ops: WriteOps,
+    /// The batch as it is stored, and the bytes of its allocation; `None` for a duplicate.
+    pub stored: Option<(Bytes, usize)>,
     /// Whether it commits only after a sync.
     pub needs_sync: bool,
 }
@@ -113,6 +118,10 @@ pub struct PartitionState {
     pub(crate) bytes_since_time_entry: usize,
     pub(crate) snapshots: Vec<i64>,
     pub(crate) bytes_since_snapshot: usize,
+    /// Bytes of all batches that are held, the one that the log start lies in included.
+    pub(crate) size_bytes: u64,
+    /// The batches after the last chunk that was written.
+    pub(crate) open_chunk: Chunk,
     /// Raised by every truncation, so that a sync of the log before it is not credited to the one after.
     pub(crate) generation: u64,
 }
@@ -142,6 +151,8 @@ impl PartitionState {
             bytes_since_time_entry: 0,
             snapshots: Vec::new(),
             bytes_since_snapshot: 0,
+            size_bytes: 0,
+            open_chunk: Chunk::empty_at(0),
             generation: 0,
         }
     }
@@ -185,7 +196,7 @@ impl PartitionState {
     /// (`producers.rs`); offsets that do not fit.
     pub fn plan_append(
         &mut self,
-        bytes: &Bytes,
+        mut bytes: BytesMut,
         header: &BatchHeader,
         leader_epoch: i32,
         config: &LogConfig,
@@ -202,6 +213,7 @@ impl PartitionState {
                     duplicate: true,
                 },
                 ops: WriteOps::new(),
+                stored: None,
                 needs_sync: false,
             });
         }
@@ -209,17 +221,18 @@ impl PartitionState {
         header.base_offset = self.log_end;
         header.partition_leader_epoch = leader_epoch;
         check_offsets(&header)?;
-        if let Some((_, coordinator_epoch)) = marker(&header, bytes) {
+        if let Some((_, coordinator_epoch)) = marker(&header, &bytes) {
             self.producers.check_marker(&header, coordinator_epoch)?;
         }
-        let mut stamped = bytes.to_vec();
-        batch::stamp(&mut stamped, header.base_offset, leader_epoch);
+        batch::stamp(&mut bytes, header.base_offset, leader_epoch);
         let log_append_time = config.log_append_time.then_some(now_ms);
         if let Some(now_ms) = log_append_time {
-            batch::stamp_log_append_time(&mut stamped, now_ms);
+            batch::stamp_log_append_time(&mut bytes, now_ms);
             header.max_timestamp = now_ms;
         }
-        let ops = self.take(&header, Bytes::from(stamped));
+        let allocated = bytes.capacity();
+        let stamped = bytes.freeze();
+        let ops = self.take(&header, stamped.clone());
         self.unflushed_messages = self
             .unflushed_messages
             .saturating_add(i64::from(header.record_count.max(1)));
@@ -238,6 +251,7 @@ impl PartitionState {
                 duplicate: false,
             },
             ops,
+            stored: Some((stamped, allocated)),
             needs_sync,
         })
     }
@@ -295,6 +309,7 @@ impl PartitionState {
         self.bytes_since_snapshot += length;
         self.take_time(header, &mut ops);
         self.take_snapshot(&mut ops);
+        self.take_chunk(header, length, &mut ops);
         ops
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::error::StorageError;
 use crate::keys::{Handle, PartitionId};
 use crate::partition::{LogConfig, Offsets, PartitionState};
+use crate::tail::Tail;
 use crate::waiters::{self, Waiters, lock};
 
 /// One partition's log on this broker.
@@ -22,6 +23,7 @@ pub(crate) struct Inner {
     pub(crate) state: PartitionState,
     pub(crate) config: LogConfig,
     pub(crate) waiters: Waiters,
+    pub(crate) tail: Tail,
     pub(crate) gone: bool,
 }
 
@@ -34,6 +36,7 @@ impl Partition {
                 state,
                 config: LogConfig::default(),
                 waiters: Waiters::default(),
+                tail: Tail::default(),
                 gone: false,
             }),
         }
@@ -61,6 +64,11 @@ impl Partition {
     /// Whether it was deleted.
     pub fn is_gone(&self) -> bool {
         self.lock().gone
+    }
+
+    /// Bytes of all batches it holds, the one that the log start lies in included.
+    pub fn size_bytes(&self) -> u64 {
+        self.lock().state.size_bytes
     }
 
     /// How many producers are remembered.
