@@ -85,6 +85,7 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
         -1 => Some(Acks::All),
         _ => None,
     };
+    let full = ctx.broker.disk.refusal();
     let mut entries: Vec<AppendEntry> = Vec::new();
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let twice = named_twice(&request.topic_data);
@@ -111,6 +112,9 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                 )
                     .into()),
                 Ok(_) if acks.is_none() => Err((ErrorCode::InvalidRequiredAcks, None).into()),
+                Ok(_) if full.is_some() => {
+                    Err((ErrorCode::KafkaStorageError, full.map(str::to_owned)).into())
+                }
                 Ok((local, partition)) => {
                     let transactional = request.transactional_id.is_some();
                     check(&ctx, local, partition, data, transactional).await
