@@ -8,15 +8,18 @@
 //! | full | the floor of refusal | requests that need room (Produce, CreateTopics, CreatePartitions, automatic creation, InitProducerId) answer KAFKA_STORAGE_ERROR; `/readyz` says so; the reserve is given back, for what goes on: reads, deletions, commits of offsets, ends of transactions, and the store's own work |
 //!
 //! Free space is counted as if the reserve were held, so that giving it back does not end the level it was given
-//! back for; and a level ends only an eighth above the floor where it began.
+//! back for; and a level ends only an eighth above the floor where it began. Between two looks the log's own writes are
+//! counted: when they have used up what was left above the floor of refusal, requests are refused until the next look,
+//! which is then at once.
 
 pub mod watcher;
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::metrics::DiskSpace;
 
@@ -101,13 +104,22 @@ impl Floors {
         }
     }
 
+    /// Bytes that may be written before requests have to be refused.
+    fn left(&self, room: u64) -> u64 {
+        if self.full == 0 {
+            // Refusal is switched off.
+            return u64::MAX;
+        }
+        room.saturating_sub(self.full)
+    }
+
     /// When to look again: before the fastest writer could have used up what is left above refusal.
     fn pause(&self, level: Level, room: u64) -> Duration {
         if level == Level::Full {
             return REFUSING_PAUSE;
         }
-        let left = room.saturating_sub(self.full);
-        Duration::from_millis(left / FASTEST).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+        Duration::from_millis(room.saturating_sub(self.full) / FASTEST)
+            .clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
     }
 
     /// Whether a store that was stopped by a full disk can start again: it writes what it holds in memory to files
@@ -134,12 +146,47 @@ impl Lasting {
 }
 
 /// What everybody may ask about the disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Disk {
     level: watch::Sender<Level>,
+    /// Bytes that the log may write before the disk has to be looked at.
+    left: AtomicI64,
+    used_up: Notify,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self {
+            level: watch::Sender::default(),
+            left: AtomicI64::new(i64::MAX),
+            used_up: Notify::new(),
+        }
+    }
 }
 
 impl Disk {
+    /// The log has written so many bytes. Called after every write.
+    pub fn written(&self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let before = self.left.fetch_sub(bytes, Ordering::Relaxed);
+        if before > 0 && before <= bytes {
+            self.used_up.notify_one();
+        }
+    }
+
+    /// Takes over what a look has found.
+    fn found(&self, level: Level, left: u64) {
+        self.left.store(
+            i64::try_from(left).unwrap_or(i64::MAX).max(1),
+            Ordering::Relaxed,
+        );
+        self.level.send_if_modified(|held| {
+            let modified = *held != level;
+            *held = level;
+            modified
+        });
+    }
+
     /// How full it is.
     pub fn level(&self) -> Level {
         *self.level.borrow()
@@ -152,8 +199,8 @@ impl Disk {
 
     /// Why a request that needs room is refused, if it is.
     pub fn refusal(&self) -> Option<&'static str> {
-        (self.level() == Level::Full)
-            .then_some("The disk of the broker is nearly full: what needs more of it is refused until there is room.")
+        let full = self.left.load(Ordering::Relaxed) <= 0 || self.level() == Level::Full;
+        full.then_some("The disk of the broker is nearly full: what needs more of it is refused until there is room.")
     }
 }
 
@@ -276,10 +323,29 @@ mod tests {
         let disk = Disk::default();
         let mut levels = disk.levels();
         assert!(disk.refusal().is_none());
-        disk.level.send_replace(Level::Full);
+        disk.found(Level::Full, 0);
         assert!(disk.refusal().is_some());
         assert!(levels.has_changed().expect("the sender lives"));
         assert_eq!(*levels.borrow_and_update(), Level::Full);
+    }
+
+    #[test]
+    fn what_the_log_writes_between_two_looks_counts() {
+        let disk = Disk::default();
+        disk.written(1 << 40);
+        assert!(disk.refusal().is_none(), "nobody has looked yet");
+        let floors = DEFAULTS.on(100 * GIB);
+        disk.found(Level::Low, floors.left(515 * MIB));
+        for _ in 0..2 {
+            disk.written(MIB as usize);
+            assert!(disk.refusal().is_none());
+        }
+        disk.written(MIB as usize);
+        assert!(disk.refusal().is_some());
+        disk.found(Level::Low, floors.left(512 * MIB));
+        assert!(disk.refusal().is_none(), "the level decides");
+        let off = Floors { full: 0, ..floors };
+        assert_eq!(off.left(0), u64::MAX);
     }
 
     #[test]

@@ -249,12 +249,14 @@ impl http::HealthSource for Health {
 struct Watcher {
     metrics: Metrics,
     health: Arc<Health>,
+    disk: Arc<Disk>,
     storage_lost: CancellationToken,
 }
 
 impl Observer for Watcher {
     fn group_written(&self, requests: usize, batches: usize, bytes: usize) {
         self.metrics.group_commit(requests, batches, bytes);
+        self.disk.written(bytes);
     }
 
     fn synced(&self, took: Duration) {
@@ -389,6 +391,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let watcher = Watcher {
         metrics: metrics.clone(),
         health: health.clone(),
+        disk: disk.clone(),
         storage_lost: storage_lost.clone(),
     };
     let mut disk_watcher = DiskWatcher::new(disk.clone(), directory.path(), config.disk);

@@ -276,12 +276,12 @@ fn batch_of(seed: u64, partition: usize, number: u64) -> Bytes {
 fn number_of(batch: &[u8]) -> Option<u64> {
     let mut number = None;
     records::for_each_record(batch, batch.len(), |record| {
-        number = record.value.and_then(|value| value.first_chunk::<8>());
-        number = number.map(|bytes| *bytes);
+        let head = record.value.and_then(|value| value.first_chunk::<8>());
+        number = head.map(|bytes| u64::from_be_bytes(*bytes));
         std::ops::ControlFlow::Break(())
     })
     .ok()?;
-    number.map(u64::from_be_bytes)
+    number
 }
 
 /// Sends until it is told to stop, is refused (which is answered) or the connection breaks.

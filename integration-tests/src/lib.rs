@@ -23,6 +23,7 @@ pub mod member;
 pub mod namespace;
 pub mod process;
 pub mod round_trip;
+pub mod shim;
 pub mod wire;
 
 pub use broker::Broker;

@@ -87,6 +87,7 @@ impl Watcher {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = self.disk.used_up.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -158,7 +159,9 @@ impl Watcher {
     /// Tells the level, and gives the reserve back when the disk becomes full.
     fn tell(&self, space: &DiskSpace, floors: &Floors) -> Level {
         let before = self.disk.level();
-        let level = floors.level(before, self.room_of(space, floors));
+        let room = self.room_of(space, floors);
+        let level = floors.level(before, room);
+        self.disk.found(level, floors.left(room));
         if level == Level::Full {
             self.give_back(&self.reserve(floors));
         }
@@ -183,7 +186,6 @@ impl Watcher {
                 "there is enough room on the disk again"
             ),
         }
-        self.disk.level.send_replace(level);
         level
     }
 
