@@ -8,7 +8,7 @@
 //! | full | the floor of refusal | requests that need room (Produce, CreateTopics, CreatePartitions, automatic creation, InitProducerId) answer KAFKA_STORAGE_ERROR; `/readyz` says so; the reserve is given back, for what goes on: reads, deletions, commits of offsets, ends of transactions, and the store's own work |
 //!
 //! Free space is counted as if the reserve were held, so that giving it back does not end the level it was given
-//! back for; and a level ends only an eighth above the floor where it began. Between two looks the log's own writes are
+//! back for, and as if the store had moved to files what it holds in memory, which it will; a level ends only an eighth above the floor where it began. Between two looks the log's own writes are
 //! counted: when they have used up what was left above the floor of refusal, requests are refused until the next look,
 //! which is then at once.
 
@@ -110,7 +110,8 @@ impl Floors {
             // Refusal is switched off.
             return u64::MAX;
         }
-        room.saturating_sub(self.full)
+        // Each byte goes to the write-ahead log now and to a file later.
+        room.saturating_sub(self.full) / 2
     }
 
     /// When to look again: before the fastest writer could have used up what is left above refusal.
@@ -335,7 +336,7 @@ mod tests {
         disk.written(1 << 40);
         assert!(disk.refusal().is_none(), "nobody has looked yet");
         let floors = DEFAULTS.on(100 * GIB);
-        disk.found(Level::Low, floors.left(515 * MIB));
+        disk.found(Level::Low, floors.left(518 * MIB));
         for _ in 0..2 {
             disk.written(MIB as usize);
             assert!(disk.refusal().is_none());

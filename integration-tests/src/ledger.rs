@@ -88,6 +88,7 @@ struct State {
     refusal: Option<(i16, String)>,
     ended: usize,
     stop: bool,
+    doubtful: bool,
 }
 
 impl Progress {
@@ -107,6 +108,11 @@ impl Progress {
         let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         assert!(!timeout.timed_out(), "the producer stands still");
         state
+    }
+
+    /// From now on acknowledgements promise nothing.
+    pub fn doubt(&self) {
+        self.change(|state| state.doubtful = true);
     }
 
     /// Waits until so many batches were acknowledged. Panics when the producer ends before.
@@ -319,7 +325,11 @@ fn produce(
         };
         let (code, base_offset, message) = produce_answer(&mut stream).ok()?;
         if code == 0 {
-            share[at].1.acknowledged.push((base_offset, number));
+            let state = progress.lock();
+            if !state.doubtful {
+                share[at].1.acknowledged.push((base_offset, number));
+            }
+            drop(state);
             progress.change(|state| state.acknowledged += 1);
         } else {
             refusal.get_or_insert((code, message));

@@ -45,7 +45,8 @@ impl Watcher {
     /// Looks, before the log is opened. The reserve is given back if it has to be, but not taken yet.
     pub fn look_before_start(&mut self) {
         if let Some((space, floors)) = self.ask() {
-            self.tell(&space, &floors);
+            let room = self.room_of(&space, &floors, 0);
+            self.tell(&space, &floors, room);
         }
     }
 
@@ -98,22 +99,18 @@ impl Watcher {
         let Some((space, floors)) = self.ask() else {
             return LONGEST_PAUSE;
         };
-        let level = self.tell(&space, &floors);
+        let in_memory = in_memory(log);
+        let room = self.room_of(&space, &floors, in_memory);
+        let level = self.tell(&space, &floors, room);
         if level < Level::Full {
             self.take(&self.reserve(&floors));
         }
         let stopped = matches!(log.failure(), Some(EngineError::Full(_)));
-        let fits = stopped && {
-            let properties = log.properties();
-            let memory = properties
-                .iter()
-                .find(|(name, _)| *name == "memtable_bytes");
-            floors.start_fits(space.free_bytes, memory.map_or(0, |(_, bytes)| *bytes))
-        };
+        let fits = stopped && floors.start_fits(space.free_bytes, in_memory);
         if self.room.lasts(env.monotonic(), fits) {
             begin_anew.cancel();
         }
-        let pause = floors.pause(level, self.room_of(&space, &floors));
+        let pause = floors.pause(level, room);
         if stopped {
             pause.min(REFUSING_PAUSE)
         } else {
@@ -146,20 +143,19 @@ impl Watcher {
         Reserve::new(&self.dir, floors.reserve)
     }
 
-    /// Free space as if the reserve were held.
-    fn room_of(&self, space: &DiskSpace, floors: &Floors) -> u64 {
+    /// Free space as if the reserve were held and the store had written what it holds in memory.
+    fn room_of(&self, space: &DiskSpace, floors: &Floors, in_memory: u64) -> u64 {
         let missing = if self.reserve(floors).is_held() {
             0
         } else {
             floors.reserve
         };
-        space.free_bytes.saturating_sub(missing)
+        space.free_bytes.saturating_sub(missing + in_memory)
     }
 
     /// Tells the level, and gives the reserve back when the disk becomes full.
-    fn tell(&self, space: &DiskSpace, floors: &Floors) -> Level {
+    fn tell(&self, space: &DiskSpace, floors: &Floors, room: u64) -> Level {
         let before = self.disk.level();
-        let room = self.room_of(space, floors);
         let level = floors.level(before, room);
         self.disk.found(level, floors.left(room));
         if level == Level::Full {
@@ -205,6 +201,15 @@ impl Watcher {
     }
 }
 
+/// Bytes that the store has yet to move from memory to files.
+fn in_memory(log: &Log) -> u64 {
+    let properties = log.properties();
+    let found = properties
+        .iter()
+        .find(|(name, _)| *name == "memtable_bytes");
+    found.map_or(0, |(_, bytes)| *bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use ottla_storage::directory::TempDir;
@@ -239,7 +244,8 @@ mod tests {
         let mut full = watcher(&dir, 0);
         let (space, mut floors) = full.ask().expect("a disk");
         floors.full = space.total_bytes;
-        assert_eq!(full.tell(&space, &floors), Level::Full);
+        let room = full.room_of(&space, &floors, 0);
+        assert_eq!(full.tell(&space, &floors, room), Level::Full);
         assert!(!reserve.is_held());
         assert!(full.disk.refusal().is_some());
     }

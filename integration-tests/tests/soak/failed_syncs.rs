@@ -49,6 +49,6 @@ fn a_failed_sync_is_answered_ends_the_process_and_loses_nothing() {
     broker.kill9();
     broker.restart();
     topics.check(&broker, Promise::All);
-    topics.under_load(&mut broker, Which::Both, 20, |_| {});
+    topics.under_load(&mut broker, Which::Both, 20, false, |_| {});
     topics.check(&broker, Promise::All);
 }

@@ -11,8 +11,8 @@ use ottla_integration_tests::{Broker, TempDir, seed};
 
 use super::{DEADLINE, Topics, Which, borrowed, fixed_ports, rounds};
 
-const DISK_MIB: u32 = 640;
-const BALLAST_MIB: u64 = 400;
+const DISK_MIB: u32 = 1_280;
+const BALLAST_MIB: u64 = 880;
 const KAFKA_STORAGE_ERROR: i16 = 56;
 
 #[test]
@@ -50,7 +50,7 @@ fn fill(topics: &mut Topics, broker: &Broker, which: Which) -> String {
 /// It takes writes again, and has everything after one more kill.
 fn goes_on(mut topics: Topics, mut broker: Broker) {
     topics.check(&broker, Promise::All);
-    topics.under_load(&mut broker, Which::Both, 20, Broker::kill9);
+    topics.under_load(&mut broker, Which::Both, 20, false, Broker::kill9);
     broker.restart();
     topics.check(&broker, Promise::All);
 }

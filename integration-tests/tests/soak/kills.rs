@@ -25,7 +25,13 @@ fn a_killed_broker_has_lost_nothing_acknowledged() {
         let mut topics = Topics::new(&broker, random.u64(..));
         for round in begun..kills.min(begun + KILLS_OF_A_DIRECTORY) {
             let batches = random.usize(0..MOST_BATCHES);
-            topics.under_load(&mut broker, Which::of_round(round), batches, Broker::kill9);
+            topics.under_load(
+                &mut broker,
+                Which::of_round(round),
+                batches,
+                false,
+                Broker::kill9,
+            );
             broker.restart();
             let checked = topics.check(&broker, Promise::All);
             acknowledged += checked[0].acknowledged + checked[1].acknowledged;

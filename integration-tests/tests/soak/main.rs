@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ottla_integration_tests::Broker;
 use ottla_integration_tests::broker::free_port;
-use ottla_integration_tests::ledger::{Checked, Ledger, Promise};
+use ottla_integration_tests::ledger::{Checked, Ledger, Progress, Promise};
 
 /// Kafka's own default of `flush.messages`: acknowledged is what was written, and synced later.
 const RELAXED: &str = "9223372036854775807";
@@ -73,31 +73,38 @@ impl Topics {
     }
 
     /// Produces to the topics that `which` names, until so many batches were acknowledged, and then runs `end` under
-    /// load.
+    /// load. With `doubt`, acknowledgements that come once `end` has begun promise nothing.
     fn under_load(
         &mut self,
         broker: &mut Broker,
         which: Which,
         batches: usize,
+        doubt: bool,
         end: impl FnOnce(&mut Broker),
     ) {
         let address = broker.bootstrap();
+        let end = |all: &[&Progress], broker| {
+            if doubt {
+                all.iter().for_each(|progress| progress.doubt());
+            }
+            end(broker);
+        };
         match which {
             Which::Synced => self.synced.under_load(&address, |synced| {
                 synced.wait_for(batches);
-                end(broker);
+                end(&[synced], broker);
             }),
             Which::Relaxed => self.relaxed.under_load(&address, |relaxed| {
                 relaxed.wait_for(batches);
-                end(broker);
+                end(&[relaxed], broker);
             }),
             Which::Both => {
                 let relaxed = &mut self.relaxed;
                 self.synced.under_load(&address, |synced| {
-                    relaxed.under_load(&address, |_| {
+                    relaxed.under_load(&address, |relaxed| {
                         // The other one is faster by far.
                         synced.wait_for(batches / 4);
-                        end(broker);
+                        end(&[synced, relaxed], broker);
                     });
                 });
             }
