@@ -297,6 +297,8 @@ pub struct GroupShard {
     view: View,
     pending: BTreeMap<(Family, Vec<u8>), Option<Bytes>>,
     pending_bytes: usize,
+    /// The last write of the view failed.
+    failing: bool,
     /// Everything below it is in the view or in `pending`.
     next: i64,
 }
@@ -308,6 +310,7 @@ impl GroupShard {
             view,
             pending: BTreeMap::new(),
             pending_bytes: 0,
+            failing: false,
             next: 0,
         }
     }
@@ -333,12 +336,23 @@ impl GroupShard {
         if self.pending.is_empty() {
             return;
         }
-        self.pending_bytes = 0;
-        let changes = std::mem::take(&mut self.pending).into_iter();
-        let changes = changes.map(|((family, key), value)| Change { family, key, value });
-        if let Err(error) = self.view.apply(changes, self.next) {
-            // The log has it all; the view will be rolled forward from where it is.
-            tracing::error!(%error, "a view of groups cannot be written");
+        let changes = self.pending.iter().map(|((family, key), value)| Change {
+            family: *family,
+            key: key.clone(),
+            value: value.clone(),
+        });
+        let written = self.view.apply(changes, self.next);
+        let first_failure = !std::mem::replace(&mut self.failing, written.is_err());
+        match written {
+            Ok(()) => {
+                self.pending.clear();
+                self.pending_bytes = 0;
+            }
+            // The changes are kept: a view that missed them must not say that it is further. The log has them too.
+            Err(error) if first_failure => {
+                tracing::error!(%error, "a view of groups cannot be written");
+            }
+            Err(_) => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod disk;
 pub mod driver;
 pub mod env;
 pub mod error;
@@ -43,6 +44,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, LiveConfig, memory};
+use crate::disk::Disk;
+use crate::disk::watcher::Watcher as DiskWatcher;
 use crate::env::Env;
 use crate::groups::Groups;
 use crate::handlers::fetch_session::FetchSessions;
@@ -63,6 +66,9 @@ const DECOMPRESSIONS: usize = 2;
 
 /// How long connections may take to finish what they began, once asked to stop.
 const DRAIN: Duration = Duration::from_millis(1_000);
+
+/// How long answers that tell of a failed store may take to leave, before the process ends.
+const LAST_ANSWERS: Duration = Duration::from_millis(300);
 
 /// Connections that may wait to be accepted. After a restart all clients come at once, and one for whom there is
 /// no room tries again only after a second.
@@ -121,6 +127,8 @@ pub struct Broker {
     pub groups: Arc<Groups>,
     /// All partition logs.
     pub log: Log,
+    /// How full the disk is.
+    pub disk: Arc<Disk>,
     /// Sizes of partition logs that somebody asked for.
     pub log_sizes: LogSizes,
     /// All metrics.
@@ -212,6 +220,7 @@ impl Broker {
 struct Health {
     state: AtomicU8,
     failure: OnceLock<String>,
+    disk: Arc<Disk>,
 }
 
 impl Health {
@@ -225,7 +234,10 @@ impl http::HealthSource for Health {
             return Err(format!("storage failed: {failure}"));
         }
         match self.state.load(Ordering::Acquire) {
-            Self::RUNNING => Ok(()),
+            Self::RUNNING => match self.disk.refusal() {
+                Some(refusal) => Err(refusal.to_owned()),
+                None => Ok(()),
+            },
             Self::STOPPING => Err("stopping".to_owned()),
             _ => Err("starting".to_owned()),
         }
@@ -233,15 +245,18 @@ impl http::HealthSource for Health {
 }
 
 /// Hears of commits and syncs, and of the end of storage.
+#[derive(Clone)]
 struct Watcher {
     metrics: Metrics,
     health: Arc<Health>,
+    disk: Arc<Disk>,
     storage_lost: CancellationToken,
 }
 
 impl Observer for Watcher {
     fn group_written(&self, requests: usize, batches: usize, bytes: usize) {
         self.metrics.group_commit(requests, batches, bytes);
+        self.disk.written(bytes);
     }
 
     fn synced(&self, took: Duration) {
@@ -253,7 +268,7 @@ impl Observer for Watcher {
         // Only the first failure counts, and the log reports no other.
         let _ = self.health.failure.set(error.to_string());
         match error {
-            // Reads go on; whoever frees space starts the broker again.
+            // Reads go on; once there is room the disk's watcher lets the process begin anew.
             EngineError::Full(_) => {}
             // What reached the disk is not known, and a sync must not be tried again: only a new start tells.
             EngineError::Io(_) | EngineError::Corruption(_) | EngineError::Failed(_) => {
@@ -273,6 +288,8 @@ pub struct Running {
     pub metrics_address: Option<SocketAddr>,
     /// Cancelled when storage can no longer be trusted, or a coordinator is gone, and the process has to end.
     pub storage_lost: CancellationToken,
+    /// Cancelled when the store, stopped by a full disk, can be started again: only a new start tells what is there.
+    pub begin_anew: CancellationToken,
     health: Arc<Health>,
     directory: DataDirectory,
     tasks: TaskTracker,
@@ -345,7 +362,11 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     }
     let metrics = Metrics::new(config.metrics_detail);
     metrics.broker_state(BrokerState::Starting);
-    let health = Arc::new(Health::default());
+    let disk = Arc::new(Disk::default());
+    let health = Arc::new(Health {
+        disk: disk.clone(),
+        ..Health::default()
+    });
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let mut metrics_address = None;
     let mut metrics_socket = None;
@@ -370,9 +391,17 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let watcher = Watcher {
         metrics: metrics.clone(),
         health: health.clone(),
+        disk: disk.clone(),
         storage_lost: storage_lost.clone(),
     };
-    let log = open_log(&config, &directory, env, watcher)?;
+    let mut disk_watcher = DiskWatcher::new(disk.clone(), directory.path(), config.disk);
+    disk_watcher.look_before_start();
+    let log = match open_log(&config, &directory, env, watcher.clone()) {
+        Err(error) if error.is_full() && disk_watcher.help_start() => {
+            open_log(&config, &directory, env, watcher)?
+        }
+        opened => opened?,
+    };
     directory.begin()?;
     let partitions = Arc::new(Partitions::default());
     let stop_machines = CancellationToken::new();
@@ -423,6 +452,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         },
         partitions,
         log,
+        disk,
         log_sizes: LogSizes::default(),
         metrics,
         log_lines: RateLimit::new(),
@@ -452,6 +482,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         env,
         node_id: broker.identity.node_id,
         log_dir: directory.path().to_owned(),
+        disk: broker.disk.clone(),
         runtime: tokio::runtime::Handle::current(),
     }));
     broker.metrics.watch_partitions(&scrape);
@@ -475,6 +506,9 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         ));
     }
     tasks.spawn(expire_producers(broker.clone(), stop.clone()));
+    let begin_anew = CancellationToken::new();
+    let looks = disk_watcher.run(broker.log.clone(), env, begin_anew.clone(), stop.clone());
+    tasks.spawn(looks);
     let machine = supervise(machine, broker.metrics.clone(), storage_lost.clone());
     health.state.store(Health::RUNNING, Ordering::Release);
     broker.metrics.broker_state(BrokerState::Running);
@@ -483,6 +517,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         listeners,
         metrics_address,
         storage_lost,
+        begin_anew,
         health,
         directory,
         tasks,
@@ -620,5 +655,19 @@ impl Running {
         }
         self.broker.log.close().await.map_err(StartError::Close)?;
         Ok(self.directory.close()?)
+    }
+
+    /// Ends without a stop, because storage failed: no new connections, and a moment for the answers that say so.
+    /// Nothing is written; what was acknowledged is there at the next start.
+    pub async fn abandon(self) {
+        self.health.state.store(Health::STOPPING, Ordering::Release);
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(LAST_ANSWERS, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::debug!(left = self.tasks.len(), "connections did not end in time");
+        }
     }
 }

@@ -1,11 +1,16 @@
 //! The `ottla` binary: command line, logging, signals and exit codes; everything else is in the library.
 //!
 //! Exit codes: 0 after a clean stop, 1 when something unforeseen went wrong, 2 when the operator has to change
-//! something before a start, 4 when storage failed while serving and only a new start can tell what is safe. Client
+//! something before a start, 4 when storage failed while serving and only a new start can tell what is safe. After a
+//! full disk has stopped the store, the process begins anew by itself once there is room: it starts its own program in
+//! its place, so that every start is the same one. Client
 //! commands end with the codes of `cli::failure`; `ottla --help` has all of them.
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use ottla::cli::{self, Cli, Command, LogFormat, ServeArgs};
@@ -16,6 +21,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 const EXIT_STORAGE_LOST: u8 = 4;
+
+/// How long the end waits for threads that hang in the disk.
+const LAST_TASKS: Duration = Duration::from_millis(300);
+
+/// How a served life ends.
+enum End {
+    Exit(ExitCode),
+    /// There is room on the disk again, and only a new start can tell what is there.
+    Anew,
+}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -67,10 +82,30 @@ fn serve(args: &ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(run(loaded.config))
+    let end = runtime.block_on(run(loaded.config));
+    runtime.shutdown_timeout(LAST_TASKS);
+    match end {
+        End::Exit(code) => code,
+        End::Anew => begin_anew(),
+    }
 }
 
-async fn run(config: Config) -> ExitCode {
+/// Starts this program in the place of this process, with the same arguments.
+fn begin_anew() -> ExitCode {
+    let program = std::env::current_exe().ok().filter(|path| path.exists());
+    // Where the file was replaced or removed, the one that runs is still there under this name.
+    let program = program.unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
+    let mut arguments = std::env::args_os();
+    let mut command = std::process::Command::new(program);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    let error = command.args(arguments).exec();
+    cli::complain(&format_args!("cannot begin anew: {error}"));
+    ExitCode::from(EXIT_STORAGE_LOST)
+}
+
+async fn run(config: Config) -> End {
     let (mut term, mut int) = match (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -78,28 +113,34 @@ async fn run(config: Config) -> ExitCode {
         (Ok(term), Ok(int)) => (term, int),
         (Err(error), _) | (_, Err(error)) => {
             cli::complain(&format_args!("cannot listen for signals: {error}"));
-            return ExitCode::FAILURE;
+            return End::Exit(ExitCode::FAILURE);
         }
     };
     let running = match start(config, Env::system()).await {
         Ok(running) => running,
         Err(error) => {
             cli::complain(&error);
-            return ExitCode::from(exit_code(&error));
+            return End::Exit(ExitCode::from(exit_code(&error)));
         }
     };
     print_banner(&running);
-    let storage_lost = running.storage_lost.clone();
+    let (storage_lost, anew) = (running.storage_lost.clone(), running.begin_anew.clone());
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
         () = storage_lost.cancelled() => {
             cli::complain(&"storage failed; the next start recovers what is safe");
-            return ExitCode::from(EXIT_STORAGE_LOST);
+            running.abandon().await;
+            return End::Exit(ExitCode::from(EXIT_STORAGE_LOST));
+        }
+        () = anew.cancelled() => {
+            tracing::info!("there is room on the disk again: beginning anew");
+            running.abandon().await;
+            return End::Anew;
         }
     }
     tracing::info!("stopping");
-    match running.stop().await {
+    End::Exit(match running.stop().await {
         Ok(()) => {
             tracing::info!("stopped cleanly");
             ExitCode::SUCCESS
@@ -108,7 +149,7 @@ async fn run(config: Config) -> ExitCode {
             cli::complain(&error);
             ExitCode::from(exit_code_at_stop(&error))
         }
-    }
+    })
 }
 
 fn exit_code(error: &StartError) -> u8 {

@@ -16,6 +16,7 @@ use ottla_storage::log::{Log, Partition, ReadLimit};
 use ottla_storage::partition::Offsets;
 use tokio::runtime;
 
+use crate::disk::{self, Disk, Level};
 use crate::env::Env;
 use crate::groups::Groups;
 use crate::metadata_log::MetadataLog;
@@ -45,6 +46,8 @@ pub struct Parts {
     pub node_id: i32,
     /// The data directory.
     pub log_dir: PathBuf,
+    /// How full its disk is.
+    pub disk: Arc<Disk>,
     /// The runtime that serves requests.
     pub runtime: runtime::Handle,
 }
@@ -282,11 +285,11 @@ impl HostSource for Scrape {
     }
 
     fn disk_space(&self) -> Option<DiskSpace> {
-        let stat = rustix::fs::statvfs(&self.parts.log_dir).ok()?;
-        Some(DiskSpace {
-            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
-        })
+        disk::space(&self.parts.log_dir).ok()
+    }
+
+    fn disk_level(&self) -> Level {
+        self.parts.disk.level()
     }
 }
 

@@ -16,11 +16,14 @@ pub mod group_checks;
 pub mod groups;
 pub mod http;
 pub mod json_client;
+pub mod ledger;
 pub mod load;
+pub mod loop_disk;
 pub mod member;
 pub mod namespace;
 pub mod process;
 pub mod round_trip;
+pub mod shim;
 pub mod wire;
 
 pub use broker::Broker;

@@ -168,3 +168,19 @@ pub enum OpenError {
     #[error("cannot recover the log: {0}")]
     Log(#[from] StorageError),
 }
+
+impl OpenError {
+    /// Whether a full disk is the reason.
+    pub fn is_full(&self) -> bool {
+        match self {
+            OpenError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            OpenError::Engine { source, .. } => matches!(source, EngineError::Full(_)),
+            OpenError::Log(StorageError::Engine(source)) => matches!(source, EngineError::Full(_)),
+            OpenError::Log(_)
+            | OpenError::InUse { .. }
+            | OpenError::NewerFormat { .. }
+            | OpenError::BadIdentity { .. }
+            | OpenError::OtherNode { .. } => false,
+        }
+    }
+}

@@ -33,6 +33,7 @@ pub mod partition;
 mod producer_limit_tests;
 pub mod producers;
 mod recovery;
+pub mod reserve;
 pub mod rocks;
 mod tail;
 pub mod waiters;

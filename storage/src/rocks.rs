@@ -63,6 +63,10 @@ fn classify(error: &rocksdb::Error) -> EngineError {
     if text.contains("No space left") || text.contains("NoSpace") {
         return EngineError::Full(text.to_owned());
     }
+    // Said of a file whose last write failed; that write's own error tells why.
+    if text.contains("Writer has previous error") {
+        return EngineError::Failed(text.to_owned());
+    }
     match error.kind() {
         ErrorKind::Corruption => EngineError::Corruption(text.to_owned()),
         _ => EngineError::Io(text.to_owned()),

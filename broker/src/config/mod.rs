@@ -25,6 +25,7 @@ pub use table::State;
 
 use ottla_coordinator::group::GroupConfig;
 
+use crate::disk::DiskLimits;
 use crate::metrics::Detail;
 use crate::topic_config::table as topic_table;
 use listeners::{Listeners, Refused};
@@ -47,6 +48,8 @@ pub struct Config {
     pub metrics_detail: Detail,
     /// `log.dirs` or `log.dir`
     pub log_dir: PathBuf,
+    /// `disk.*`
+    pub disk: DiskLimits,
     /// `auto.create.topics.enable`
     pub auto_create_topics_enable: bool,
     /// `auto.create.topics.limit`
@@ -119,6 +122,12 @@ impl Config {
             metrics_detail: Detail::named(values.text("metrics.detail"))
                 .expect("a checked text is one of the names"),
             log_dir: log_dir(&values)?,
+            disk: DiskLimits {
+                alarm_bytes: values.number("disk.alarm.free.bytes"),
+                alarm_percent: values.number("disk.alarm.free.percent"),
+                refuse_bytes: values.number("disk.refuse.free.bytes"),
+                reserve_bytes: values.number("disk.reserve.bytes"),
+            },
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
             auto_create_topics_limit: values.number("auto.create.topics.limit"),
             num_partitions: values.number("num.partitions"),

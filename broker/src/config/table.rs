@@ -174,6 +174,18 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("log.dir", List, "./ottla-data", "Directory of all data; log.dirs goes before it.")
         .differs("the folder it was started in, instead of /tmp, which many systems empty at boot"),
     Row::without_default("log.dirs", List, "Directory of all data; more than one is refused."),
+    Row::new("disk.alarm.free.bytes", Long, "1073741824", "Free disk space below which a warning is logged and space is freed early; at most an eighth of the disk.")
+        .bounds(Bounds::AtLeast(0))
+        .differs("not a property of Kafka, whose log directory goes offline when its disk is full"),
+    Row::new("disk.alarm.free.percent", Int, "5", "The same as a part of the disk; the greater one counts.")
+        .bounds(Bounds::Between(0, 100))
+        .differs("not a property of Kafka, whose log directory goes offline when its disk is full"),
+    Row::new("disk.refuse.free.bytes", Long, "536870912", "Free disk space below which Produce, CreateTopics, CreatePartitions and InitProducerId are refused; at most a sixteenth of the disk.")
+        .bounds(Bounds::AtLeast(0))
+        .differs("not a property of Kafka, whose log directory goes offline when its disk is full"),
+    Row::new("disk.reserve.bytes", Long, "268435456", "Disk space held by a file that is given up when requests are refused, for what goes on; at most a thirty-second part of the disk.")
+        .bounds(Bounds::AtLeast(0))
+        .differs("not a property of Kafka, whose log directory goes offline when its disk is full"),
     Row::new("metrics.listener", Text, "127.0.0.1:9404", "Address of /metrics, /healthz and /readyz; empty switches them off.")
         .differs("not a property of Kafka"),
     Row::new("metrics.detail", Text, "partition", "How many series /metrics has: those of single partitions too, of topics and groups only, or of the cluster only.")

@@ -129,6 +129,9 @@ impl Drop for Reserved<'_> {
 ///
 /// Returns the topic also when another request created it meanwhile.
 async fn auto_create(ctx: &Ctx, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+    if ctx.broker.disk.refusal().is_some() {
+        return Err(ErrorCode::KafkaStorageError);
+    }
     let config = &ctx.broker.config;
     let command = Command::CreateTopic {
         name: name.to_owned(),

@@ -97,6 +97,7 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
         -1 => Some(Acks::All),
         _ => None,
     };
+    let full = ctx.broker.disk.refusal();
     let mut entries: Vec<AppendEntry> = Vec::new();
     let mut topics = Vec::with_capacity(topic_data.len());
     let twice = named_twice(&topic_data);
@@ -130,6 +131,9 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                 )
                     .into()),
                 Ok(_) if acks.is_none() => Err((ErrorCode::InvalidRequiredAcks, None).into()),
+                Ok(_) if full.is_some() => {
+                    Err((ErrorCode::KafkaStorageError, full.map(str::to_owned)).into())
+                }
                 Ok((local, partition)) => check(&ctx, local, partition, data, transactional).await,
             };
             partitions.push(match checked {

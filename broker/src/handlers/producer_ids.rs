@@ -43,6 +43,10 @@ pub async fn init_producer_id(ctx: Ctx, request: InitProducerIdRequest) -> InitP
         // Not retriable: a producer that asks for transactions shall say so, not wait for ever.
         return refused(ErrorCode::UnsupportedVersion);
     }
+    if ctx.broker.disk.refusal().is_some() {
+        // Whoever asks wants to write. Clients try again.
+        return refused(ErrorCode::KafkaStorageError);
+    }
     match next(&ctx).await {
         Ok(id) => InitProducerIdResponse::default()
             .with_producer_id(ProducerId(id))

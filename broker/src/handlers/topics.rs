@@ -154,6 +154,8 @@ async fn create_or_refuse(
         Err(Refusal::duplicate_name())
     } else if too_many {
         Err(Refusal::too_many_partitions())
+    } else if let Some(full) = ctx.broker.disk.refusal().filter(|_| !request.validate_only) {
+        Err(Refusal::new(ErrorCode::KafkaStorageError, full))
     } else {
         create_topic(ctx, topic, request.validate_only).await
     };
@@ -472,6 +474,8 @@ async fn grow_or_refuse(
         Err(Refusal::duplicate_name())
     } else if too_many {
         Err(Refusal::too_many_partitions())
+    } else if let Some(full) = ctx.broker.disk.refusal().filter(|_| !validate_only) {
+        Err(Refusal::new(ErrorCode::KafkaStorageError, full))
     } else {
         grow_topic(ctx, topic, validate_only).await
     };

@@ -246,6 +246,8 @@ families! {
         "Bytes that the broker may still write to the disk of its data directory.";
     DISK_TOTAL_BYTES: Gauge "ottla_disk_total_bytes"
         "Size of the disk of the data directory.";
+    DISK_LEVEL: Gauge "ottla_disk_level"
+        "0: enough room on the disk. 1: little, an alarm. 2: nearly full, requests that need room are refused.";
     BUILD_INFO: Gauge "ottla_build_info"
         "Always 1; the label tells the version.";
     REQUEST_SECONDS: Histogram "ottla_request_seconds"

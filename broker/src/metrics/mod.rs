@@ -37,6 +37,7 @@ pub use partitions::{PartitionFacts, PartitionSource};
 pub use request::{ApiMetrics, Elapsed, SendTimes};
 pub use topic::TopicMetrics;
 
+use crate::disk::Level;
 use registry::Registered;
 use request::Apis;
 use topic::Topics;
@@ -107,6 +108,9 @@ pub trait HostSource: Send + Sync {
 
     /// The disk of the data directory; `None` if the system does not tell.
     fn disk_space(&self) -> Option<DiskSpace>;
+
+    /// How full that disk is.
+    fn disk_level(&self) -> Level;
 }
 
 /// All metrics of one broker. Cheap to clone; clones count into the same numbers.

@@ -99,6 +99,7 @@ fn host_values(text: &mut Text, host: &dyn HostSource, idle: Option<f64>) {
         text.single(&families::DISK_FREE_BYTES, space.free_bytes);
         text.single(&families::DISK_TOTAL_BYTES, space.total_bytes);
     }
+    text.single(&families::DISK_LEVEL, host.disk_level() as u64);
 }
 
 fn engine_properties(text: &mut Text, engine: &dyn EngineSource) {

@@ -65,6 +65,10 @@ impl HostSource for Host {
             total_bytes: 9,
         })
     }
+
+    fn disk_level(&self) -> Level {
+        Level::Low
+    }
 }
 
 /// Groups by id, all with the same offsets.
@@ -391,6 +395,7 @@ fn the_values_are_those_that_were_counted() {
             0.5,
         ),
         ("ottla_disk_free_bytes", &[], 7.0),
+        ("ottla_disk_level", &[], 1.0),
         ("ottla_metrics_left_out", &[("section", "groups")], 0.0),
         ("ottla_connections_accepted_total", &[], 2.0),
         ("ottla_connections_closed_total", &[], 1.0),

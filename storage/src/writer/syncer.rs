@@ -2,11 +2,12 @@
 //! were written before it began.
 //!
 //! Called by `writer.rs` (`queue_sync`), its rare changes (`write_durably`) and `log.rs`; it never writes. A sync is
-//! credited only with what had been written before it began, and never once the store has failed.
+//! credited only with what had been written before it began, and never once the store has failed. A failed sync is
+//! never tried again, whatever its reason: the system may have dropped what it could not write, and tells so once.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -17,6 +18,9 @@ use crate::error::{EngineError, StorageError};
 use crate::keys::{Handle, PartitionId};
 use crate::log::{Clock, Observer, Partition};
 use crate::waiters::{AppendWaiter, complete, lock};
+
+/// How long the writer may take to tell of a failed write whose consequence the syncer has met.
+const WRITER_TELLS: Duration = Duration::from_secs(1);
 
 /// What the writer, the syncer and the readers share.
 pub(crate) struct Shared {
@@ -106,6 +110,9 @@ impl Shared {
         if self.failure.set(error.clone()).is_ok() {
             tracing::error!(%error, "storage failed, no more writes are accepted");
             self.observer.failed(error);
+            // Who waits for this news looks for it with the queue in hand.
+            drop(lock(&self.queue));
+            self.queued.notify_all();
         }
         let partitions: Vec<_> = self
             .partitions
@@ -118,12 +125,36 @@ impl Shared {
         }
     }
 
+    /// Marks the store failed by a sync. That is for good, also where the reason is a full disk.
+    fn fail_sync(&self, error: &EngineError) {
+        self.fail(&match error {
+            EngineError::Full(text) => EngineError::Io(text.clone()),
+            other => other.clone(),
+        });
+    }
+
+    /// The syncer's sync failed. If it only says that a write did so before, the writer is about to say with what:
+    /// a full disk is no reason to end the process.
+    fn syncer_failed(&self, error: &EngineError) {
+        if matches!(error, EngineError::Failed(_)) {
+            let untold = |_: &mut SyncQueue| self.failure().is_none();
+            let queue = lock(&self.queue);
+            let waited = self.queued.wait_timeout_while(queue, WRITER_TELLS, untold);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+        // The first failure counts.
+        self.fail_sync(error);
+    }
+
     /// Writes and syncs at once, for rare changes that are not appends.
     pub(super) fn write_durably(&self, ops: &WriteOps) -> Result<(), StorageError> {
         self.check()?;
-        let done = self.engine.write(ops).and_then(|()| self.engine.sync());
-        done.map_err(|error| {
+        self.engine.write(ops).map_err(|error| {
             self.fail(&error);
+            StorageError::Engine(error)
+        })?;
+        self.engine.sync().map_err(|error| {
+            self.fail_sync(&error);
             StorageError::Engine(error)
         })?;
         // The system tells a failed fsync once: if it told the syncer, the success here is worth nothing.
@@ -230,7 +261,7 @@ pub(super) fn sync_loop(shared: &Shared) {
         }
         let began = shared.clock.monotonic();
         if let Err(error) = shared.engine.sync() {
-            shared.fail(&error);
+            shared.syncer_failed(&error);
             continue;
         }
         if shared.check().is_err() {
@@ -266,12 +297,12 @@ fn next_round(shared: &Shared) -> (Woken, Ends, Duration) {
         queue = match queue.deadline {
             Some(deadline) => {
                 let waited = shared.queued.wait_timeout(queue, deadline - now);
-                waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
+                waited.unwrap_or_else(PoisonError::into_inner).0
             }
             None => shared
                 .queued
                 .wait(queue)
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
+                .unwrap_or_else(PoisonError::into_inner),
         };
     }
 }

@@ -1,0 +1,120 @@
+//! Rounds of full disks, in two ways: the broker sees in time that little is left and refuses what needs more, or the
+//! disk is full from one write to the next. Each time reads go on, nothing acknowledged is lost, and once there is room
+//! the broker takes writes again without anybody's help. `OTTLA_SOAK_FULL_DISKS` sets how many.
+
+use std::path::Path;
+
+use ottla_integration_tests::http::{get, sample};
+use ottla_integration_tests::ledger::Promise;
+use ottla_integration_tests::loop_disk::LoopDisk;
+use ottla_integration_tests::{Broker, TempDir, seed};
+
+use super::{DEADLINE, Topics, Which, borrowed, fixed_ports, rounds};
+
+const DISK_MIB: u32 = 1_280;
+const BALLAST_MIB: u64 = 880;
+const KAFKA_STORAGE_ERROR: i16 = 56;
+
+#[test]
+fn a_full_disk_stops_no_reads_loses_nothing_and_passes_when_there_is_room() {
+    let seed = seed();
+    println!("OTTLA_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let rounds = rounds("OTTLA_SOAK_FULL_DISKS", 1);
+    for round in 0..rounds {
+        seen_in_time(random.u64(..), Which::of_round(round / 2));
+        all_at_once(random.u64(..), Which::of_round(round / 2));
+    }
+    println!("{rounds} rounds, nothing lost");
+}
+
+/// Takes room that is given back when the file is removed.
+fn take_room(file: &Path, mebibytes: u64) {
+    let file = std::fs::File::create(file).expect("creates");
+    let flags = rustix::fs::FallocateFlags::empty();
+    rustix::fs::fallocate(&file, flags, 0, mebibytes << 20).expect("there is room");
+}
+
+/// Produces until the broker refuses; what it said.
+fn fill(topics: &mut Topics, broker: &Broker, which: Which) -> String {
+    let address = broker.bootstrap();
+    let ledger = match which {
+        Which::Relaxed => &mut topics.relaxed,
+        Which::Synced | Which::Both => &mut topics.synced,
+    };
+    let (code, message) = ledger.under_load(&address, |progress| progress.wait_for_refusal());
+    assert_eq!(code, KAFKA_STORAGE_ERROR, "{message}");
+    message
+}
+
+/// It takes writes again, and has everything after one more kill.
+fn goes_on(mut topics: Topics, mut broker: Broker) {
+    topics.check(&broker, Promise::All);
+    topics.under_load(&mut broker, Which::Both, 20, false, Broker::kill9);
+    broker.restart();
+    topics.check(&broker, Promise::All);
+}
+
+fn seen_in_time(seed: u64, which: Which) {
+    let folder = TempDir::new("soak-nearly-full");
+    let disk = LoopDisk::new(folder.path(), DISK_MIB);
+    let (ballast, data) = (disk.path().join("ballast"), disk.path().join("data"));
+    take_room(&ballast, BALLAST_MIB);
+    let ports = fixed_ports();
+    let properties = borrowed(&ports);
+    let mut broker = Broker::start(&data, &properties);
+    broker.allow_log("the disk is nearly full, what needs more of it is refused");
+    broker.allow_log("little room is left on the disk");
+    let mut topics = Topics::new(&broker, seed);
+    let message = fill(&mut topics, &broker, which);
+    assert!(message.contains("nearly full"), "{message}");
+    let port = broker.metrics_port().expect("a metrics listener");
+    assert_eq!(get(port, "/readyz").0, 503);
+    let level = sample(&get(port, "/metrics").1, "ottla_disk_level");
+    assert_eq!(level, Some(2.0));
+    assert!(!data.join("disk-reserve").exists(), "given back");
+    topics.check(&broker, Promise::All);
+
+    std::fs::remove_file(&ballast).expect("ours");
+    let enough = |line: &str| {
+        line.contains("there is enough room on the disk again")
+            .then_some(())
+    };
+    let passed = broker.process().stderr.wait_for_line(DEADLINE, enough);
+    assert!(passed.is_some(), "{:?}", broker.log());
+    assert_eq!(get(port, "/readyz").0, 200);
+    goes_on(topics, broker);
+}
+
+fn all_at_once(seed: u64, which: Which) {
+    let folder = TempDir::new("soak-full");
+    let disk = LoopDisk::new(folder.path(), DISK_MIB);
+    let (ballast, data) = (disk.path().join("ballast"), disk.path().join("data"));
+    take_room(&ballast, BALLAST_MIB);
+    let ports = fixed_ports();
+    let mut properties = borrowed(&ports);
+    properties.extend([
+        ("disk.alarm.free.bytes", "0"),
+        ("disk.alarm.free.percent", "0"),
+        ("disk.refuse.free.bytes", "0"),
+    ]);
+    let mut broker = Broker::start(&data, &properties);
+    broker.allow_log("storage failed, no more writes are accepted");
+    let mut topics = Topics::new(&broker, seed);
+    let message = fill(&mut topics, &broker, which);
+    assert!(message.contains("No space left"), "{message}");
+    topics.check(&broker, Promise::All);
+
+    std::fs::remove_file(&ballast).expect("ours");
+    let banners = |lines: &[String]| {
+        let banners = lines.iter().filter(|line| line.starts_with("try: "));
+        (banners.count() > 1).then_some(())
+    };
+    let begun = broker.process().stdout.wait_for(DEADLINE, banners);
+    assert!(
+        begun.is_some(),
+        "it does not begin anew: {:?}",
+        broker.log()
+    );
+    goes_on(topics, broker);
+}
