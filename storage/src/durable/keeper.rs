@@ -1,0 +1,258 @@
+//! The thread that keeps the `durable` file up to date: a slot at once when something was synced after a pause, then
+//! at most every `INTERVAL`, and a last one when it is stopped. Started by whoever opened the engine, stopped after
+//! the log is closed.
+//!
+//! No append waits for it. A slot never says more than what is on disk: the sequence number is one that a sync
+//! returned for, logs are listed before the manifest is measured (a log goes only after the manifest that needs it no
+//! more is synced), and a manifest that grew is synced here before its size is written down. A slot that cannot be
+//! written is an error line and a count; the older one still holds.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{DurableFile, LogMark, MAX_LOGS, ManifestMark, Slot};
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::manifest;
+use crate::wal::{self, BLOCK_BYTES};
+
+/// From a sync to its slot on disk at most 100 ms go by, of which the write itself needs a part.
+const INTERVAL: Duration = Duration::from_millis(80);
+
+/// How far the `log` database is synced; the engine tells, the keeper and new writes look.
+#[derive(Debug, Default)]
+pub struct SyncPoint {
+    sequence: AtomicU64,
+    proven: AtomicU64,
+    failed_slots: AtomicU64,
+    state: Mutex<State>,
+    moved: Condvar,
+    stopped: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether the keeper waits for the next sync.
+    idle: bool,
+    stopping: bool,
+    /// A sync failed: one that succeeds later may not have what the failed one lost.
+    failed: bool,
+}
+
+impl SyncPoint {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything up to this sequence number is on disk.
+    pub fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    /// Everything up to this sequence number is on disk, and the `durable` file says so.
+    pub fn proven(&self) -> u64 {
+        self.proven.load(Ordering::Acquire)
+    }
+
+    /// Slots that could not be written.
+    pub fn failed_slots(&self) -> u64 {
+        self.failed_slots.load(Ordering::Relaxed)
+    }
+
+    /// A sync returned that began when `sequence` was the last one written.
+    pub(crate) fn reached(&self, sequence: u64) {
+        let state = self.lock();
+        if !state.failed
+            && self.sequence.fetch_max(sequence, Ordering::AcqRel) < sequence
+            && state.idle
+        {
+            self.moved.notify_one();
+        }
+    }
+
+    /// A sync failed: nothing counts from now on.
+    pub(crate) fn failed(&self) {
+        self.lock().failed = true;
+    }
+}
+
+/// The thread, and the way to stop it.
+#[derive(Debug)]
+pub struct Keeper {
+    synced: Arc<SyncPoint>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Writes a first slot for what was opened in `dir`, and starts the thread.
+    ///
+    /// # Errors
+    /// The file cannot be made or written, or the system gives no thread.
+    pub fn start(dir: &Path, synced: Arc<SyncPoint>) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io {
+            what: "cannot write",
+            path: dir.join(super::FILE).display().to_string(),
+            source,
+        };
+        let mut scribe = Scribe {
+            file: DurableFile::open(&Disk, dir)?,
+            dir: dir.to_owned(),
+            firsts: BTreeMap::new(),
+            marks: [ManifestMark::default(); 2],
+        };
+        scribe.write(&synced).map_err(io)?;
+        let shared = synced.clone();
+        let thread = std::thread::Builder::new()
+            .name("ottla-durable".to_owned())
+            .spawn(move || keep(&mut scribe, &shared))
+            .map_err(io)?;
+        Ok(Self {
+            synced,
+            thread: Some(thread),
+        })
+    }
+
+    /// Writes a last slot, and ends the thread. Also when dropped.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.synced.lock().stopping = true;
+        self.synced.moved.notify_all();
+        self.synced.stopped.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that writes the durable file panicked");
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn keep(scribe: &mut Scribe, synced: &SyncPoint) {
+    loop {
+        let mut state = synced.lock();
+        while !state.stopping && synced.sequence() == synced.proven() {
+            state.idle = true;
+            state = synced
+                .moved
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+            state.idle = false;
+        }
+        let stopping = state.stopping;
+        drop(state);
+        if let Err(error) = scribe.write(synced) {
+            let before = synced.failed_slots.fetch_add(1, Ordering::Relaxed);
+            if before == 0 {
+                tracing::error!(%error, "the durable file cannot be written");
+            }
+        }
+        if stopping {
+            return;
+        }
+        // Not woken by further syncs.
+        let state = synced.lock();
+        let waited = synced
+            .stopped
+            .wait_timeout_while(state, INTERVAL, |state| !state.stopping);
+        drop(waited);
+    }
+}
+
+/// Gathers what a slot says and writes it.
+#[derive(Debug)]
+struct Scribe {
+    file: DurableFile,
+    dir: PathBuf,
+    /// The first sequence number of the logs seen, by number; it never changes.
+    firsts: BTreeMap<u64, u64>,
+    /// The manifests as they were synced last, of `log` and `meta`.
+    marks: [ManifestMark; 2],
+}
+
+impl Scribe {
+    fn write(&mut self, synced: &SyncPoint) -> io::Result<()> {
+        let sequence = synced.sequence();
+        let logs = self.logs(sequence)?;
+        let slot = Slot {
+            generation: 0,
+            sequence,
+            logs,
+            log_manifest: measure(&self.dir.join("log"), &mut self.marks[0])?,
+            meta_manifest: measure(&self.dir.join("meta"), &mut self.marks[1])?,
+        };
+        self.file.put(slot)?;
+        synced.proven.store(sequence, Ordering::Release);
+        Ok(())
+    }
+
+    /// The logs that begin at or before `sequence`.
+    fn logs(&mut self, sequence: u64) -> io::Result<Vec<LogMark>> {
+        let present = log_numbers(&self.dir.join("log"))?;
+        let newest = present[present.len().saturating_sub(MAX_LOGS)..].to_vec();
+        self.firsts.retain(|number, _| newest.contains(number));
+        for number in &newest {
+            if !self.firsts.contains_key(number)
+                && let Some(first) = first_sequence(&self.dir.join("log"), *number)?
+            {
+                self.firsts.insert(*number, first);
+            }
+        }
+        let marks = self.firsts.iter().map(|(number, first)| LogMark {
+            number: *number,
+            first: *first,
+        });
+        Ok(marks.filter(|mark| mark.first <= sequence).collect())
+    }
+}
+
+/// The numbers of the write-ahead logs in a database's folder, in order.
+pub(crate) fn log_numbers(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        numbers.extend(manifest::log_number(&entry?.path()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The sequence number that a write-ahead log begins with; `None` while it is empty, or when it is gone already.
+fn first_sequence(folder: &Path, number: u64) -> io::Result<Option<u64>> {
+    let mut block = Vec::with_capacity(BLOCK_BYTES);
+    match File::open(folder.join(format!("{number:06}.log"))) {
+        Ok(file) => file.take(BLOCK_BYTES as u64).read_to_end(&mut block)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(wal::first_batch(&block, number).map(|batch| batch.sequence))
+}
+
+/// Syncs the manifest of a database if it is another one or longer than `mark`, which then says so.
+fn measure(folder: &Path, mark: &mut ManifestMark) -> io::Result<ManifestMark> {
+    let text = std::fs::read_to_string(folder.join("CURRENT"))?;
+    let number = manifest::parse_current(&text)
+        .ok_or_else(|| io::Error::other("CURRENT names no manifest"))?;
+    let file = File::open(folder.join(manifest::name(number)))?;
+    let found = ManifestMark {
+        number,
+        bytes: file.metadata()?.len(),
+    };
+    if found != *mark {
+        file.sync_data()?;
+        *mark = found;
+    }
+    Ok(found)
+}
