@@ -173,7 +173,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The store refused.
-    #[error("cannot open the store in {dir}: {source}")]
+    #[error("cannot open the store in {dir}: {source}{}", hint(source))]
     Engine {
         /// The directory.
         dir: String,
@@ -181,13 +181,29 @@ pub enum OpenError {
         source: EngineError,
     },
     /// A partition's log refused.
-    #[error("cannot recover the log: {0}")]
+    #[error("cannot recover the log: {}{}", .0, log_hint(.0))]
     Log(#[from] StorageError),
 }
 
 fn listed(findings: &[Finding]) -> String {
     let findings: Vec<_> = findings.iter().map(Finding::to_string).collect();
     findings.join("; ")
+}
+
+fn hint(error: &EngineError) -> &'static str {
+    match error {
+        EngineError::Corruption(_) => {
+            "; restore a backup (`ottla check` tells what else is damaged)"
+        }
+        EngineError::Full(_) | EngineError::Io(_) | EngineError::Failed(_) => "",
+    }
+}
+
+fn log_hint(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Engine(error) => hint(error),
+        _ => "",
+    }
 }
 
 fn way_out(acceptable: bool) -> &'static str {

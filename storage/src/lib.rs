@@ -14,6 +14,8 @@
 //! on one node they are equal, through the same code as with followers. Internal topics and metadata are
 //! appended with `flush.messages=1`. What is recovered at open is synced before the high watermark covers it.
 
+pub mod backup;
+pub mod blob;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub mod proof;
 mod proof_tests;
 mod recovery;
 pub mod rocks;
+pub mod verify;
 pub mod waiters;
 pub mod wal;
 #[cfg(test)]

@@ -323,6 +323,15 @@ struct Cut {
     later: Vec<u64>,
 }
 
+/// What to do about a loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLoss {
+    /// Refuse the directory.
+    Refuse,
+    /// Go on without what is missing.
+    Accept,
+}
+
 /// What was found in a data directory.
 #[derive(Debug, Default)]
 pub struct Proof {
@@ -414,12 +423,12 @@ impl Proof {
             .map(|begins| begins.first);
         let replay = replay(folder, &database.logs, expected)?;
         let slot_says = begins.map_or(0, |_| slot.sequence);
-        self.judge(&replay, slot_says, database);
+        self.compare(&replay, slot_says, database);
         Ok(())
     }
 
     /// Compares what would be replayed with what was synced: `slot_says`, and what notes behind a hole say.
-    fn judge(&mut self, replay: &Replay, slot_says: u64, database: &Database) {
+    fn compare(&mut self, replay: &Replay, slot_says: u64, database: &Database) {
         let synced = slot_says.max(replay.behind.map_or(0, |behind| behind.synced_to));
         let next = replay.next.unwrap_or(0);
         let (log, at) = replay.good;
@@ -457,6 +466,22 @@ impl Proof {
                     .collect(),
             });
         }
+    }
+
+    /// Whether a broker may open `dir`, of which this is the proof.
+    ///
+    /// # Errors
+    /// All findings, unless they are accepted and can be.
+    pub fn judge(&self, dir: &Path, on_loss: OnLoss) -> Result<(), OpenError> {
+        let acceptable = self.can_be_accepted();
+        if self.findings.is_empty() || (acceptable && on_loss == OnLoss::Accept) {
+            return Ok(());
+        }
+        Err(OpenError::Lost {
+            dir: dir.display().to_string(),
+            findings: self.findings.clone(),
+            acceptable,
+        })
     }
 
     /// Whether a broker may go on when it was told to accept the loss.

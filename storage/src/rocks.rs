@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, ErrorKind, Options, ReadOptions,
     WriteBatch, WriteOptions,
@@ -192,6 +193,48 @@ impl RocksEngine {
             meta,
             synced: Arc::default(),
         })
+    }
+
+    /// Opens what is in `dir` to be read only, and changes nothing there. RocksDB's own log goes to `scratch`.
+    ///
+    /// # Errors
+    /// What RocksDB says, classified.
+    pub fn open_read_only(
+        dir: &Path,
+        scratch: &Path,
+        options: &RocksOptions,
+    ) -> Result<Self, EngineError> {
+        let open = |name: &str, mut options: Options, families: &[&str]| {
+            options.create_if_missing(false);
+            options.set_db_log_dir(scratch);
+            DB::open_cf_for_read_only(&options, dir.join(name), families, false)
+                .map_err(|error| classify(&error))
+        };
+        let families: Vec<_> = Family::ALL
+            .iter()
+            .filter(|family| !family.in_log())
+            .map(|family| family.name())
+            .chain(["default"])
+            .collect();
+        Ok(Self {
+            log: open("log", log_options(options, false), &[Family::Log.name()])?,
+            meta: open("meta", meta_options(), &families)?,
+            synced: Arc::default(),
+        })
+    }
+
+    /// Copies both databases to folders of `target`, `meta` first: links to files that never change, copies of
+    /// others. What is in memory is flushed before.
+    ///
+    /// # Errors
+    /// What RocksDB says, classified.
+    pub fn checkpoint(&self, target: &Path) -> Result<(), EngineError> {
+        for (db, name) in [(&self.meta, "meta"), (&self.log, "log")] {
+            Checkpoint::new(db)
+                .and_then(|checkpoint| checkpoint.create_checkpoint(target.join(name)))
+                .map_err(|error| classify(&error))?;
+        }
+        Ok(())
     }
 
     /// How far the log is synced, for the keeper of the `durable` file.

@@ -130,7 +130,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// RocksDB stores checksums masked, so that a checksum over bytes that hold checksums stays a good one.
-fn masked(checksum: u32) -> u32 {
+pub(crate) fn masked(checksum: u32) -> u32 {
     checksum.rotate_right(15).wrapping_add(MASK_DELTA)
 }
 

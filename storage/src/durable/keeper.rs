@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{DurableFile, LogMark, MAX_LOGS, ManifestMark, Slot};
-use crate::disk::Disk;
+use crate::disk::{Disk, failed};
 use crate::error::OpenError;
 use crate::manifest;
 use crate::wal::{self, BLOCK_BYTES};
@@ -95,23 +95,12 @@ impl Keeper {
     /// # Errors
     /// The file cannot be made or written, or the system gives no thread.
     pub fn start(dir: &Path, synced: Arc<SyncPoint>) -> Result<Self, OpenError> {
-        let io = |source| OpenError::Io {
-            what: "cannot write",
-            path: dir.join(super::FILE).display().to_string(),
-            source,
-        };
-        let mut scribe = Scribe {
-            file: DurableFile::open(&Disk, dir)?,
-            dir: dir.to_owned(),
-            firsts: BTreeMap::new(),
-            marks: [ManifestMark::default(); 2],
-        };
-        scribe.write(&synced).map_err(io)?;
+        let mut scribe = Scribe::begin(dir, &synced)?;
         let shared = synced.clone();
         let thread = std::thread::Builder::new()
             .name("ottla-durable".to_owned())
             .spawn(move || keep(&mut scribe, &shared))
-            .map_err(io)?;
+            .map_err(failed("cannot start a thread for", dir))?;
         Ok(Self {
             synced,
             thread: Some(thread),
@@ -139,6 +128,11 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Writes the first slot of a copy, of which nothing but its manifests is known.
+pub(crate) fn write_first_slot(dir: &Path) -> Result<(), OpenError> {
+    Scribe::begin(dir, &SyncPoint::default()).map(drop)
 }
 
 fn keep(scribe: &mut Scribe, synced: &SyncPoint) {
@@ -184,6 +178,20 @@ struct Scribe {
 }
 
 impl Scribe {
+    /// Opens the file in `dir` and writes a slot.
+    fn begin(dir: &Path, synced: &SyncPoint) -> Result<Self, OpenError> {
+        let mut scribe = Self {
+            file: DurableFile::open(&Disk, dir)?,
+            dir: dir.to_owned(),
+            firsts: BTreeMap::new(),
+            marks: [ManifestMark::default(); 2],
+        };
+        scribe
+            .write(synced)
+            .map_err(failed("cannot write", &dir.join(super::FILE)))?;
+        Ok(scribe)
+    }
+
     fn write(&mut self, synced: &SyncPoint) -> io::Result<()> {
         let sequence = synced.sequence();
         let logs = self.logs(sequence)?;
