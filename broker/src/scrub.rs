@@ -14,7 +14,7 @@ use std::time::Duration;
 use ottla_storage::engine::Engine;
 use ottla_storage::error::EngineError;
 use ottla_storage::log::{Log, Partition};
-use ottla_storage::verify::{self, Problem};
+use ottla_storage::verify::{self, Place, Problem};
 
 use crate::env::Env;
 use crate::partitions::Partitions;
@@ -200,14 +200,14 @@ impl Pass<'_> {
         verify::derived(engine.as_ref(), handle, &mut |problem| {
             self.report(partition, &problem);
         })?;
-        let mut from = Some(0);
-        while let Some(offset) = from {
+        let mut next = Some(Place::default());
+        while let Some(place) = next {
             let began = self.parts.env.monotonic();
             let (busy_before, _) = (self.parts.busy)();
             let walked = verify::batches(
                 engine.as_ref(),
                 handle,
-                offset,
+                place,
                 PIECE_BYTES,
                 &mut |problem| {
                     self.report(partition, &problem);
@@ -215,7 +215,11 @@ impl Pass<'_> {
             )?;
             self.bytes += walked.bytes;
             self.counts.bytes.fetch_add(walked.bytes, Ordering::Relaxed);
-            from = walked.next;
+            // What is written meanwhile is another log.
+            next = walked.next.map(|place| Place {
+                floor: place.from,
+                ..place
+            });
             let took = self.parts.env.monotonic().saturating_sub(began);
             let (busy_after, workers) = (self.parts.busy)();
             let busy = busy_after.saturating_sub(busy_before);

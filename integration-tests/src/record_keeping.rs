@@ -106,6 +106,11 @@ impl Ledger {
         });
     }
 
+    /// The newest batches are known to be lost.
+    pub fn forget_last(&mut self, batches: usize) {
+        self.entries.truncate(self.entries.len() - batches);
+    }
+
     /// Reads every batch by its offset.
     ///
     /// # Panics

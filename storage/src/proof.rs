@@ -258,11 +258,11 @@ enum Looked {
     There(Database),
 }
 
-fn is_database_file(name: &str) -> bool {
-    name.starts_with("MANIFEST-")
-        || [".log", ".sst", ".blob"]
-            .iter()
-            .any(|end| name.ends_with(end))
+/// A manifest alone is what a first start leaves that was cut short.
+fn holds_data(name: &str) -> bool {
+    [".log", ".sst", ".blob"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 fn look(folder: &Path, one_family: bool) -> io::Result<Looked> {
@@ -273,7 +273,7 @@ fn look(folder: &Path, one_family: bool) -> io::Result<Looked> {
     };
     let any = present
         .iter()
-        .any(|entry| is_database_file(&entry.file_name().to_string_lossy()));
+        .any(|entry| holds_data(&entry.file_name().to_string_lossy()));
     let number = match fs::read(folder.join("CURRENT")) {
         Ok(bytes) => String::from_utf8(bytes)
             .ok()
@@ -369,10 +369,6 @@ impl Proof {
                         .is_some_and(|slot| slot.log_manifest.number > 0)
                     {
                         proof.findings.push(Finding::Gone { folder: "log" });
-                    }
-                    if proof.findings == [Finding::NoProof] {
-                        // A first start that was cut short.
-                        proof.findings.clear();
                     }
                 }
                 Looked::NoCurrent => proof.findings.push(Finding::NoCurrent {

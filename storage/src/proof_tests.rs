@@ -148,6 +148,11 @@ fn a_directory_that_was_killed_or_closed_is_as_good_as_its_slot_says() {
         (&[][..], false)
     );
 
+    // A first start that was cut short.
+    std::fs::create_dir(fresh.path().join("log")).expect("makes a folder");
+    std::fs::write(fresh.path().join("log/MANIFEST-000001"), "").expect("writes");
+    assert_eq!(examine(fresh.path()).findings, []);
+
     let mut store = Store::new(dir.path());
     for round in 0..6 {
         for _ in 0..20 {

@@ -72,6 +72,15 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Where a walk goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// At the batch that begins here, or after.
+    pub from: i64,
+    /// No batch may begin before this: one that was read reaches so far.
+    pub floor: i64,
+}
+
 /// How far a walk over the batches of a partition came.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Walked {
@@ -80,7 +89,7 @@ pub struct Walked {
     /// Their bytes.
     pub bytes: u64,
     /// Where to go on; `None` at the end of the log.
-    pub next: Option<i64>,
+    pub next: Option<Place>,
 }
 
 /// Checks one batch under the key of `offset`; the offset after it.
@@ -102,22 +111,21 @@ fn check_batch(offset: i64, value: &[u8]) -> Result<i64, String> {
     Ok(header.next_offset())
 }
 
-/// Walks the batches of a partition from the one that begins at or after `from` on, until about `max_bytes` were
-/// read. `floor` is the offset that no batch may begin below: 0 at first, then that of the walk before.
+/// Walks the batches of a partition from `place` on, until about `max_bytes` were read. A log may be cut and written
+/// anew between two walks: then the second one must not have the floor of the first.
 ///
 /// # Errors
 /// Of the store that are no damage.
 pub fn batches(
     engine: &dyn Engine,
     handle: Handle,
-    from: i64,
+    mut place: Place,
     max_bytes: u64,
     report: &mut dyn FnMut(Problem),
 ) -> Result<Walked, EngineError> {
     let mut walked = Walked::default();
-    let mut next = from;
     loop {
-        let (lower, to) = keys::batches(handle, next);
+        let (lower, to) = keys::batches(handle, place.from);
         let scanned = engine.scan(Family::Log, Start::At(&lower), &to, &mut |key, value| {
             let Some(offset) = keys::parse_batch(key) else {
                 let why = "a key of another layout".to_owned();
@@ -126,20 +134,26 @@ pub fn batches(
             };
             walked.batches += 1;
             walked.bytes += value.len() as u64;
-            let end = check_batch(offset, value).and_then(|end| match offset < next {
-                // Keys are visited in order, so that only the one before can reach too far.
-                true => Err(format!("the batch before it goes to offset {}", next - 1)),
-                false => Ok(end),
+            let reached = place.floor;
+            let checked = check_batch(offset, value).and_then(|end| {
+                if offset < reached {
+                    return Err(format!(
+                        "the batch before it goes to offset {}",
+                        reached - 1
+                    ));
+                }
+                Ok(end)
             });
-            match end {
-                Ok(end) => next = end,
+            place.from = offset.saturating_add(1);
+            match checked {
+                Ok(end) => place.floor = end,
                 Err(why) => {
                     report(Problem::Batch { offset, why });
-                    next = next.max(offset + 1);
+                    place.floor = reached.max(place.from);
                 }
             }
             if walked.bytes >= max_bytes {
-                walked.next = Some(next);
+                walked.next = Some(place);
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -148,16 +162,16 @@ pub fn batches(
         match scanned {
             Ok(()) => return Ok(walked),
             Err(EngineError::Corruption(why)) => {
-                let until = readable_from(engine, handle, next)?;
-                report(Problem::Unreadable {
-                    from: next,
-                    until,
-                    why,
-                });
+                let from = place.from.max(place.floor);
+                let until = readable_from(engine, handle, from)?;
+                report(Problem::Unreadable { from, until, why });
                 let Some(until) = until else {
                     return Ok(walked);
                 };
-                next = until;
+                place = Place {
+                    from: until,
+                    floor: until,
+                };
             }
             Err(error) => return Err(error),
         }
@@ -308,9 +322,9 @@ mod tests {
 
     fn problems(engine: &MemoryEngine, handle: Handle) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut next = Some(0);
-        while let Some(from) = next {
-            next = batches(engine, handle, from, 300, &mut |problem| {
+        let mut next = Some(Place::default());
+        while let Some(place) = next {
+            next = batches(engine, handle, place, 300, &mut |problem| {
                 problems.push(problem)
             })
             .expect("reads")
@@ -400,9 +414,15 @@ mod tests {
         std::fs::write(&blob, bytes).expect("writes");
         let engine = open();
         let mut problems = Vec::new();
-        let walked = batches(&engine, handle, 0, u64::MAX, &mut |problem| {
-            problems.push(problem);
-        });
+        let walked = batches(
+            &engine,
+            handle,
+            Place::default(),
+            u64::MAX,
+            &mut |problem| {
+                problems.push(problem);
+            },
+        );
         let ranges: Vec<_> = problems
             .iter()
             .map(|problem| match problem {

@@ -22,7 +22,7 @@ use ottla_storage::error::EngineError;
 use ottla_storage::keys::{Handle, PartitionId};
 use ottla_storage::proof::Proof;
 use ottla_storage::rocks::{RocksEngine, RocksOptions};
-use ottla_storage::verify;
+use ottla_storage::verify::{self, Place};
 use serde_json::{Value, json};
 
 use super::failure::{Failure, Kind, Result};
@@ -208,16 +208,16 @@ impl Check {
             Failure::refused(format_args!("{topic}-{}: {error}", id.partition))
         };
         verify::derived(engine, handle, &mut |problem| problems.push(problem)).map_err(refused)?;
-        let mut from = Some(0);
-        while let Some(offset) = from {
-            let walked = verify::batches(engine, handle, offset, PIECE_BYTES, &mut |problem| {
+        let mut next = Some(Place::default());
+        while let Some(place) = next {
+            let walked = verify::batches(engine, handle, place, PIECE_BYTES, &mut |problem| {
                 problems.push(problem);
             })
             .map_err(refused)?;
             self.batches += walked.batches;
             self.bytes += walked.bytes;
             bar.passed(walked.bytes);
-            from = walked.next;
+            next = walked.next;
         }
         self.partitions += 1;
         for problem in problems {

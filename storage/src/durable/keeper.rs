@@ -96,6 +96,7 @@ impl Keeper {
     /// The file cannot be made or written, or the system gives no thread.
     pub fn start(dir: &Path, synced: Arc<SyncPoint>) -> Result<Self, OpenError> {
         let mut scribe = Scribe::begin(dir, &synced)?;
+        synced.lock().stopping = false;
         let shared = synced.clone();
         let thread = std::thread::Builder::new()
             .name("ottla-durable".to_owned())
@@ -263,4 +264,69 @@ fn measure(folder: &Path, mark: &mut ManifestMark) -> io::Result<ManifestMark> {
         *mark = found;
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::TempDir;
+    use crate::durable::{Found, read};
+    use crate::engine::{Engine, Family, WriteOps};
+    use crate::rocks::{RocksEngine, RocksOptions};
+
+    fn slot(dir: &Path) -> Slot {
+        match read(dir).expect("reads") {
+            Found::Slot(slot) => slot,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn after_a_failed_sync_no_later_one_counts() {
+        let synced = SyncPoint::default();
+        synced.reached(7);
+        synced.reached(5);
+        assert_eq!(synced.sequence(), 7, "it never goes back");
+        synced.failed();
+        synced.reached(9);
+        assert_eq!(synced.sequence(), 7);
+    }
+
+    #[test]
+    fn a_slot_says_what_was_synced_and_nothing_that_was_only_written() {
+        let dir = TempDir::new("keeper");
+        let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
+        let write = |index: u32| {
+            let mut ops = WriteOps::new();
+            ops.put(Family::Log, index.to_be_bytes().to_vec(), vec![1; 90_000]);
+            engine.write(&ops).expect("writes");
+        };
+        let start = || Keeper::start(dir.path(), engine.sync_point()).expect("starts");
+        write(1);
+        start().stop();
+        let before = slot(dir.path());
+        assert_eq!(
+            (before.sequence, before.logs.as_slice()),
+            (0, &[][..]),
+            "not synced"
+        );
+        assert!(before.log_manifest.bytes > 0 && before.meta_manifest.bytes > 0);
+        let keeper = start();
+        engine.sync().expect("syncs");
+        write(2);
+        keeper.stop();
+        let after = slot(dir.path());
+        assert_eq!(after.sequence, 1);
+        assert_eq!(engine.sync_point().proven(), 1);
+        assert!(after.generation > before.generation);
+        assert_eq!(after.logs.len(), 1);
+        assert_eq!(after.logs[0].first, 1, "of a record larger than a block");
+        // Flushed, the next log begins with what is not synced yet.
+        engine.settle(false);
+        write(3);
+        start().stop();
+        let flushed = slot(dir.path());
+        assert!(flushed.log_manifest.bytes > after.log_manifest.bytes);
+        assert!(flushed.logs.iter().all(|log| log.first <= flushed.sequence));
+    }
 }
