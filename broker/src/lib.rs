@@ -646,7 +646,10 @@ impl StartError {
     /// Whether data is missing or damaged that was safe on disk.
     pub fn is_data_lost(&self) -> bool {
         let damaged = |error: &StorageError| {
-            matches!(error, StorageError::Engine(EngineError::Corruption(_)))
+            matches!(
+                error,
+                StorageError::Engine(EngineError::Corruption(_)) | StorageError::InvalidBatch(_)
+            )
         };
         match self {
             Self::Directory(OpenError::Lost { .. })

@@ -1,6 +1,7 @@
 //! `ottla backup`, `ottla check` and the scrub: a copy made under load serves everything that was acknowledged before it
 //! began; what is damaged is found by both readers, with topic, partition and offset.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -100,6 +101,12 @@ fn a_directory_at_rest_is_copied_as_it_is_and_bad_targets_are_refused() {
     for _ in 0..30 {
         ledger.write(&mut wire, &mut random, 0, 3_000);
     }
+    let socket = data.join("control.sock");
+    let mode = std::fs::metadata(&socket)
+        .expect("a socket")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600, "for its owner only");
     let refused = |target: &Path, said: &str, code: i32| {
         let output = backup(&data, target).finish();
         assert_eq!(output.status.code(), Some(code), "{output:?}");
@@ -120,8 +127,12 @@ fn a_directory_at_rest_is_copied_as_it_is_and_bad_targets_are_refused() {
     let restored = Broker::start(&copy, &[]);
     assert_eq!(ledger.look(&mut Wire::connect(&restored)).whole, 30);
     drop(restored);
+    assert!(socket.exists(), "left by the kill");
     broker.restart();
     assert_eq!(ledger.look(&mut Wire::connect(&broker)).whole, 30);
+    backup(&data, &folder.path().join("another")).succeed();
+    assert_eq!(broker.sigterm().code(), Some(0));
+    assert!(!socket.exists());
     let output = backup(&folder.path().join("nothing"), &folder.path().join("x")).finish();
     assert!(output.stderr.contains("no data directory"), "{output:?}");
 }

@@ -280,22 +280,12 @@ impl Scanner {
         self.offset += block.len() as u64;
     }
 
-    /// Ends the reading: where it stopped, unless it came to the end.
+    /// Ends the reading: where the last whole record ended, and where it stopped unless it came to the end.
     pub fn finish(mut self) -> (u64, Option<Stop>) {
         if self.open.is_some() && self.stop.is_none() {
             self.stop_at(self.offset, Reason::Cut, true);
         }
         (self.good, self.stop)
-    }
-
-    /// Where the last whole record ended.
-    pub fn good_bytes(&self) -> u64 {
-        self.good
-    }
-
-    /// Whether it stopped already.
-    pub fn is_stopped(&self) -> bool {
-        self.stop.is_some()
     }
 
     fn stop_at(&mut self, at: u64, reason: Reason, unwritten: bool) {
