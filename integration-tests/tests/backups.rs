@@ -48,7 +48,8 @@ fn a_copy_made_under_load_serves_what_was_acknowledged_before_it_began() {
     let mut copies = Vec::new();
     for round in 0..3 {
         for index in 0..50 {
-            ledger.write(&mut wire, &mut random, index % 2, 1 << random.u32(5..15));
+            let bytes = 1 << random.u32(5..15);
+            ledger.write(&mut wire, &mut random, index % 2, bytes);
         }
         let before = ledger.clone();
         let copy = folder.path().join(format!("copy-{round}"));
@@ -145,7 +146,7 @@ fn damaged(folder: &TempDir) -> (PathBuf, Ledger) {
     let mut wire = Wire::connect(&broker);
     let mut ledger = Ledger::create(&mut wire, TOPIC, 1);
     for _ in 0..100 {
-        ledger.write(&mut wire, &mut random, 0, 5_000);
+        ledger.write(&mut wire, &mut random, 0, 40_000);
     }
     // What is recovered goes to files.
     broker.kill9();
@@ -163,8 +164,8 @@ fn damaged(folder: &TempDir) -> (PathBuf, Ledger) {
     blobs.sort();
     let blob = blobs.first().expect("a blob file");
     let mut bytes = std::fs::read(blob).expect("reads");
-    // In the middle of the batch at offset 50: nothing else of this size is in it.
-    let at = bytes.len() / 100 * 50 + 2_500;
+    // In the middle of the batch at offset 50, which is far from those that a start reads.
+    let at = bytes.len() / 100 * 50 + 20_000;
     bytes[at] ^= 4;
     std::fs::write(blob, bytes).expect("writes");
     (data, ledger)
@@ -213,7 +214,7 @@ fn damage_is_found_by_the_scrub_and_everything_else_is_served() {
         sample(page, "ottla_scrub_damages") == Some(1.0)
             && sample(page, "ottla_scrub_last_pass_timestamp_seconds") > Some(1.0)
     });
-    assert!(sample(&page, "ottla_scrub_bytes_total") > Some(400_000.0));
+    assert!(sample(&page, "ottla_scrub_bytes_total") > Some(3_000_000.0));
     let found = broker
         .process()
         .stderr

@@ -215,8 +215,9 @@ impl Bar {
         }
     }
 
-    /// Wipes the bar.
+    /// All is done, or there is no more to do; wipes the bar.
     pub fn end(&mut self) {
+        self.passed(self.total);
         self.progress.end();
     }
 }
