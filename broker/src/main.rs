@@ -1,9 +1,9 @@
 //! The `ottla` binary: command line, logging, signals and exit codes; everything else is in the library.
 //!
 //! Exit codes: 0 after a clean stop, 1 when something unforeseen went wrong, 2 when the operator has to change
-//! something before a start, 4 when storage failed while serving and only a new start can tell what is safe. After a
-//! full disk has stopped the store, the process begins anew by itself once there is room: it starts its own program in
-//! its place, so that every start is the same one. Client
+//! something before a start, 3 when data is missing or damaged that was safe on disk, 4 when storage failed while serving
+//! and only a new start can tell what is safe. After a full disk has stopped the store, the process begins anew by itself
+//! once there is room: it starts its own program in its place, so that every start is the same one. Client
 //! commands end with the codes of `cli::failure`; `ottla --help` has all of them.
 
 use std::io::{IsTerminal, Write};
@@ -17,6 +17,7 @@ use ottla::cli::{self, Cli, Command, LogFormat, ServeArgs};
 use ottla::config::Config;
 use ottla::env::Env;
 use ottla::{Running, StartError, start};
+use ottla_storage::proof::OnLoss;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
             }
         },
         Command::Serve(args) => serve(&args),
+        Command::Check(args) => cli::check::run(&args),
+        Command::Backup(args) => cli::backup::run(&args),
         Command::Client(command) => cli::run::run(&command),
     }
 }
@@ -82,7 +85,12 @@ fn serve(args: &ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let end = runtime.block_on(run(loaded.config));
+    let on_loss = if args.accept_loss {
+        OnLoss::Accept
+    } else {
+        OnLoss::Refuse
+    };
+    let end = runtime.block_on(run(loaded.config, on_loss));
     runtime.shutdown_timeout(LAST_TASKS);
     match end {
         End::Exit(code) => code,
@@ -90,7 +98,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
     }
 }
 
-/// Starts this program in the place of this process, with the same arguments.
+/// Starts this program in the place of this process, with the same arguments, but for the loss that was accepted once.
 fn begin_anew() -> ExitCode {
     let program = std::env::current_exe().ok().filter(|path| path.exists());
     // Where the file was replaced or removed, the one that runs is still there under this name.
@@ -100,12 +108,14 @@ fn begin_anew() -> ExitCode {
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    let error = command.args(arguments).exec();
+    let error = command
+        .args(arguments.filter(|argument| argument != "--accept-loss"))
+        .exec();
     cli::complain(&format_args!("cannot begin anew: {error}"));
     ExitCode::from(EXIT_STORAGE_LOST)
 }
 
-async fn run(config: Config) -> End {
+async fn run(config: Config, on_loss: OnLoss) -> End {
     let (mut term, mut int) = match (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -116,7 +126,7 @@ async fn run(config: Config) -> End {
             return End::Exit(ExitCode::FAILURE);
         }
     };
-    let running = match start(config, Env::system()).await {
+    let running = match start(config, Env::system(), on_loss).await {
         Ok(running) => running,
         Err(error) => {
             cli::complain(&error);
@@ -153,9 +163,13 @@ async fn run(config: Config) -> End {
 }
 
 fn exit_code(error: &StartError) -> u8 {
+    if error.is_data_lost() {
+        return cli::EXIT_DATA_LOST;
+    }
     match error {
         StartError::Listen { .. } | StartError::Directory(_) => cli::EXIT_USAGE,
         StartError::Thread(_)
+        | StartError::Control(_)
         | StartError::Metadata(_)
         | StartError::Register(_)
         | StartError::Close(_) => 1,
@@ -168,6 +182,7 @@ fn exit_code_at_stop(error: &StartError) -> u8 {
         StartError::Close(_) => EXIT_STORAGE_LOST,
         StartError::Listen { .. }
         | StartError::Thread(_)
+        | StartError::Control(_)
         | StartError::Directory(_)
         | StartError::Metadata(_)
         | StartError::Register(_) => 1,

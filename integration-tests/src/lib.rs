@@ -22,6 +22,7 @@ pub mod loop_disk;
 pub mod member;
 pub mod namespace;
 pub mod process;
+pub mod record_keeping;
 pub mod round_trip;
 pub mod shim;
 pub mod wire;

@@ -186,6 +186,9 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("disk.reserve.bytes", Long, "268435456", "Disk space held by a file that is given up when requests are refused, for what goes on; at most a thirty-second part of the disk.")
         .bounds(Bounds::AtLeast(0))
         .differs("not a property of Kafka, whose log directory goes offline when its disk is full"),
+    Row::new("log.scrub.interval.ms", Long, "604800000", "How long after a pass of the scrub, which reads and checks everything stored, the next one begins; 0: never.")
+        .bounds(Bounds::AtLeast(0))
+        .differs("not a property of Kafka, which finds damage when somebody reads it"),
     Row::new("metrics.listener", Text, "127.0.0.1:9404", "Address of /metrics, /healthz and /readyz; empty switches them off.")
         .differs("not a property of Kafka"),
     Row::new("metrics.detail", Text, "partition", "How many series /metrics has: those of single partitions too, of topics and groups only, or of the cluster only.")
