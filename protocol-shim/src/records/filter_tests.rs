@@ -149,7 +149,8 @@ fn records_that_stay_are_what_they_were_whatever_the_codec_and_the_choice() {
             let left: Vec<Seen> = expected
                 .iter()
                 .zip(&choice)
-                .filter_map(|(record, stays)| stays.then(|| record.clone()))
+                .filter(|(_, stays)| **stays)
+                .map(|(record, _)| record.clone())
                 .collect();
             let tombstone = left.iter().any(|record| record.value.is_none());
             let new_horizon = horizon.is_none() && (tombstone || wanted.empty_transaction);
