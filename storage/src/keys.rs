@@ -13,11 +13,13 @@
 //! producer end handle:4 | 0x03 | snapshot_offset:8 | 0xff * 8                 -> number of producers:4
 //! aborted      handle:4 | 0x04 | last_offset:8 | producer_id:8                -> first_offset:8, last_stable_offset:8
 //! epoch        handle:4 | 0x05 | leader_epoch:4                               -> start_offset:8
+//! chunk        handle:4 | 0x06 | base_offset:8                                -> end_offset:8, bytes:8, max_timestamp:8
 //! ```
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::partition::Chunk;
 use crate::producers::{BatchMetadata, ProducerState};
 
 /// A partition's number in this data directory.
@@ -52,6 +54,7 @@ const TIME: u8 = 0x02;
 const PRODUCER: u8 = 0x03;
 const ABORTED: u8 = 0x04;
 const EPOCH: u8 = 0x05;
+const CHUNK: u8 = 0x06;
 
 /// Version of the producer value's layout.
 const PRODUCER_VERSION: u8 = 0;
@@ -331,7 +334,7 @@ pub fn epoch(handle: Handle, leader_epoch: i32) -> Vec<u8> {
 
 /// The leader epochs of a partition from `leader_epoch` on: `from..to`.
 pub fn epochs(handle: Handle, leader_epoch: i32) -> (Vec<u8>, Vec<u8>) {
-    (epoch(handle, leader_epoch), key(handle, EPOCH + 1, &[]))
+    (epoch(handle, leader_epoch), key(handle, CHUNK, &[]))
 }
 
 /// Value of a leader epoch: its start offset.
@@ -345,6 +348,39 @@ pub fn parse_epoch(key: &[u8], value: &[u8]) -> Option<(i32, i64)> {
         return None;
     }
     Some((u32_at(key, 5)? as i32, i64_at(value, 0)?))
+}
+
+/// Key of the chunk that begins with the batch at `base_offset`.
+pub fn chunk(handle: Handle, base_offset: i64) -> Vec<u8> {
+    key(handle, CHUNK, &[&offset_bytes(base_offset)])
+}
+
+/// The chunks of a partition that begin at `base_offset` or later: `from..to`.
+pub fn chunks(handle: Handle, base_offset: i64) -> (Vec<u8>, Vec<u8>) {
+    (chunk(handle, base_offset), key(handle, CHUNK + 1, &[]))
+}
+
+/// Value of a chunk.
+pub fn chunk_value(chunk: &Chunk) -> Vec<u8> {
+    let mut value = Vec::with_capacity(24);
+    value.extend_from_slice(&chunk.end_offset.to_be_bytes());
+    value.extend_from_slice(&chunk.bytes.to_be_bytes());
+    value.extend_from_slice(&chunk.max_timestamp.to_be_bytes());
+    value
+}
+
+/// Reads a chunk; `None` also for one that ends before it begins.
+pub fn parse_chunk(key: &[u8], value: &[u8]) -> Option<Chunk> {
+    if key.len() != 13 || key[4] != CHUNK || value.len() != 24 {
+        return None;
+    }
+    let chunk = Chunk {
+        base_offset: i64_at(key, 5)?,
+        end_offset: i64_at(value, 0)?,
+        bytes: i64_at(value, 8)? as u64,
+        max_timestamp: i64_at(value, 16)?,
+    };
+    (chunk.base_offset < chunk.end_offset).then_some(chunk)
 }
 
 #[cfg(test)]
@@ -386,6 +422,7 @@ mod tests {
             vec![producer(handle, 0, 0), producer_end(handle, i64::MAX)],
             vec![aborted(handle, 0, 0), aborted(handle, i64::MAX, i64::MAX)],
             vec![epoch(handle, 0), epoch(handle, i32::MAX)],
+            vec![chunk(handle, 0), chunk(handle, i64::MAX)],
         ];
         let flat: Vec<_> = groups.concat();
         assert!(flat.is_sorted());
@@ -399,6 +436,8 @@ mod tests {
         assert!(groups[4].iter().all(|key| *key >= from && *key < to));
         let (from, to) = epochs(handle, 0);
         assert!(groups[5].iter().all(|key| *key >= from && *key < to));
+        let (from, to) = chunks(handle, 0);
+        assert!(groups[6].iter().all(|key| *key >= from && *key < to));
     }
 
     #[test]
@@ -460,5 +499,16 @@ mod tests {
             parse_producer(&producer_end(Handle(3), 11)),
             Some((11, None))
         );
+        let held = Chunk {
+            base_offset: 7,
+            end_offset: 9,
+            bytes: 1 << 40,
+            max_timestamp: -3,
+        };
+        let parsed =
+            |held: &Chunk| parse_chunk(&chunk(Handle(3), held.base_offset), &chunk_value(held));
+        assert_eq!(parsed(&held), Some(held));
+        let end_offset = held.base_offset;
+        assert_eq!(parsed(&Chunk { end_offset, ..held }), None);
     }
 }

@@ -7,6 +7,7 @@
 //! and `fsynced end <= written end`. A plan moves the log end at once, so that the next plan continues it;
 //! the other ends follow when the write and the sync returned.
 
+mod chunks;
 mod cuts;
 mod derived;
 
@@ -15,6 +16,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ottla_protocol::batch::{self, BatchHeader};
 
+pub use self::chunks::Chunk;
+pub(crate) use self::chunks::Cut;
 use self::derived::marker;
 use crate::engine::{Family, WriteOps};
 use crate::error::StorageError;
@@ -113,6 +116,10 @@ pub struct PartitionState {
     pub(crate) bytes_since_time_entry: usize,
     pub(crate) snapshots: Vec<i64>,
     pub(crate) bytes_since_snapshot: usize,
+    /// Bytes of all batches that are held, the one that the log start lies in included.
+    pub(crate) size_bytes: u64,
+    /// The batches after the last chunk that was written.
+    pub(crate) open_chunk: Chunk,
     /// Raised by every truncation, so that a sync of the log before it is not credited to the one after.
     pub(crate) generation: u64,
 }
@@ -142,6 +149,8 @@ impl PartitionState {
             bytes_since_time_entry: 0,
             snapshots: Vec::new(),
             bytes_since_snapshot: 0,
+            size_bytes: 0,
+            open_chunk: Chunk::empty_at(0),
             generation: 0,
         }
     }
@@ -295,6 +304,7 @@ impl PartitionState {
         self.bytes_since_snapshot += length;
         self.take_time(header, &mut ops);
         self.take_snapshot(&mut ops);
+        self.take_chunk(header, length, &mut ops);
         ops
     }
 

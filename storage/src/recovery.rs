@@ -11,7 +11,7 @@ use ottla_protocol::batch::BatchHeader;
 use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle};
-use crate::partition::PartitionState;
+use crate::partition::{Chunk, PartitionState};
 use crate::producers::{AbortedTransaction, ProducerState};
 
 fn damaged(handle: Handle, what: &str) -> StorageError {
@@ -66,6 +66,7 @@ pub fn recover(
         state.indexed_max_timestamp = running_max;
         indexed = base_offset;
     }
+    recover_chunks(engine, &mut state, indexed)?;
     replay_tail(engine, &mut state, snapshot, indexed)?;
     let end = state.log_end;
     state.written_end = end;
@@ -178,7 +179,44 @@ fn recover_snapshot(
     Ok(Some(newest))
 }
 
-/// Reads the batches that came after the snapshot and after the last time index entry, once.
+/// Adds up the chunks, and leaves the open one empty behind the last of them.
+fn recover_chunks(
+    engine: &dyn Engine,
+    state: &mut PartitionState,
+    indexed: i64,
+) -> Result<(), StorageError> {
+    let (from, to) = keys::chunks(state.handle, 0);
+    let mut end = 0;
+    let mut bad = false;
+    engine.scan(
+        Family::Log,
+        Start::At(&from),
+        &to,
+        &mut |key, value| match keys::parse_chunk(key, value) {
+            Some(chunk) if chunk.base_offset >= end && chunk.end_offset <= state.log_end => {
+                end = chunk.end_offset;
+                state.size_bytes += chunk.bytes;
+                state.running_max_timestamp = state.running_max_timestamp.max(chunk.max_timestamp);
+                ControlFlow::Continue(())
+            }
+            _ => {
+                bad = true;
+                ControlFlow::Break(())
+            }
+        },
+    )?;
+    if bad {
+        return Err(damaged(state.handle, "a chunk"));
+    }
+    if indexed < end {
+        // Some of it came after the last time index entry; the next entry is due when the maximum grows.
+        state.bytes_since_time_entry = usize::MAX / 2;
+    }
+    state.open_chunk = Chunk::empty_at(end);
+    Ok(())
+}
+
+/// Reads the batches that came after the snapshot and after the last chunk, once.
 fn replay_tail(
     engine: &dyn Engine,
     state: &mut PartitionState,
@@ -186,9 +224,8 @@ fn replay_tail(
     indexed: i64,
 ) -> Result<(), StorageError> {
     let handle = state.handle;
-    let begin = (indexed + 1)
-        .max(state.log_start)
-        .min(snapshot.unwrap_or(i64::MAX));
+    let open = state.open_chunk.base_offset;
+    let begin = open.max(state.log_start).min(snapshot.unwrap_or(i64::MAX));
     let (lower, to) = keys::batches(handle, 0);
     let key = keys::batch(handle, begin.max(0));
     // The log start may lie inside of a batch, which counts all the same.
@@ -199,9 +236,13 @@ fn replay_tail(
     let mut outcome = Ok(());
     engine.scan(Family::Log, start, &to, &mut |_, value| {
         let step = stored_header(handle, value).map(|header| {
-            if header.base_offset > indexed {
+            if header.base_offset >= open {
+                state.size_bytes += value.len() as u64;
+                state.open_chunk.add(&header, value.len());
                 state.running_max_timestamp = state.running_max_timestamp.max(header.max_timestamp);
-                state.bytes_since_time_entry += value.len();
+                if header.base_offset > indexed {
+                    state.bytes_since_time_entry += value.len();
+                }
             }
             if snapshot.is_some_and(|snapshot| header.base_offset >= snapshot) {
                 state.replay(&header, value);
@@ -215,5 +256,8 @@ fn replay_tail(
             }
         }
     })?;
+    if state.open_chunk.bytes == 0 {
+        state.open_chunk = Chunk::empty_at(state.log_end);
+    }
     outcome
 }

@@ -144,6 +144,10 @@ impl World {
                 model.last_stable(offsets.high_watermark)
             );
             assert_eq!(state.epochs, model.epochs);
+            let limit = i64::MAX;
+            let (held, _) = model.read(model.log_start, limit, usize::MAX, true);
+            let bytes: usize = held.iter().map(Bytes::len).sum();
+            assert_eq!(state.size_bytes, bytes as u64, "bytes held");
             let matched = model.match_producers(&state.producers, false);
             matched.unwrap_or_else(|what| panic!("{what}"));
             let aborted = state.aborted_in(0, i64::MAX);

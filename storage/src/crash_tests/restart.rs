@@ -163,6 +163,10 @@ impl World {
         if read.batches != batches {
             return Err("the batches differ".to_owned());
         }
+        if state.size_bytes != read.bytes as u64 {
+            let (told, held) = (state.size_bytes, read.bytes);
+            return Err(format!("holds {held} bytes, not the {told} it tells"));
+        }
         if state.epochs != model.epochs {
             return Err(format!(
                 "epochs are {:?}, not {:?}",

@@ -63,6 +63,11 @@ impl Partition {
         self.lock().gone
     }
 
+    /// Bytes of all batches it holds, the one that the log start lies in included.
+    pub fn size_bytes(&self) -> u64 {
+        self.lock().state.size_bytes
+    }
+
     /// How many producers are remembered.
     pub fn producer_count(&self) -> usize {
         self.lock().state.producers().len()

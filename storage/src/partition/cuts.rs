@@ -1,7 +1,7 @@
 //! What a log loses, at its front and at its end: the plan of each cut, and the state once the cut is on disk.
 //! Called by the writer's rare changes (`writer/changes.rs`); the caller looks up what lies in the store.
 
-use super::PartitionState;
+use super::{Cut, PartitionState};
 use crate::engine::{Family, WriteOps};
 use crate::error::StorageError;
 use crate::keys;
@@ -22,11 +22,12 @@ impl PartitionState {
         Ok(())
     }
 
-    /// Plans the deletion of everything before `offset`, which is above the log start; `first_kept` is the base
-    /// offset of the batch that holds `offset` (or `offset` itself). No offset moves until `deleted_prefix`.
-    pub fn plan_delete_prefix(&mut self, offset: i64, first_kept: i64) -> WriteOps {
+    /// Plans the deletion of everything before `offset`, which is above the log start. No offset moves until
+    /// `deleted_prefix`.
+    pub(crate) fn plan_delete_prefix(&mut self, offset: i64, cut: &Cut) -> WriteOps {
         let mut ops = WriteOps::new();
         let handle = self.handle;
+        let first_kept = cut.first_kept;
         ops.put(
             Family::Log,
             keys::start(handle),
@@ -37,6 +38,12 @@ impl PartitionState {
         let from = keys::aborteds(handle, 0).0;
         ops.delete_range(Family::Log, from, keys::aborteds(handle, offset).0);
         self.keep_snapshots_from(first_kept, &mut ops);
+        let from = keys::chunks(handle, 0).0;
+        ops.delete_range(Family::Log, from, keys::chunk(handle, first_kept));
+        if let Some(rest) = &cut.rest {
+            let key = keys::chunk(handle, rest.base_offset);
+            ops.put(Family::Log, key, keys::chunk_value(rest));
+        }
         let current = self
             .epochs
             .range(..)
@@ -73,10 +80,12 @@ impl PartitionState {
     }
 
     /// The deletion planned by `plan_delete_prefix` is on disk.
-    pub fn deleted_prefix(&mut self, offset: i64) {
+    pub(crate) fn deleted_prefix(&mut self, offset: i64, cut: &Cut) {
         if offset <= self.log_start {
             return;
         }
+        self.size_bytes = self.size_bytes.saturating_sub(cut.deleted_bytes);
+        self.open_chunk = cut.open;
         self.log_start = offset;
         self.local_log_start = offset;
         self.producers.forget_before(offset);
@@ -94,8 +103,9 @@ impl PartitionState {
     }
 
     /// What a truncation to `end` (a batch boundary) removes. The state is recovered anew afterwards.
-    /// `time_from` is the first time index entry of a batch at or above `end`.
-    pub fn plan_truncate(&self, end: i64, time_from: Option<Vec<u8>>) -> WriteOps {
+    /// `time_from` is the first time index entry of a batch at or above `end`, `chunk_from` the base offset of the
+    /// first chunk that reaches beyond it.
+    pub fn plan_truncate(&self, end: i64, time_from: Option<Vec<u8>>, chunk_from: i64) -> WriteOps {
         let handle = self.handle;
         let mut ops = WriteOps::new();
         let (from, to) = keys::batches(handle, end);
@@ -104,6 +114,8 @@ impl PartitionState {
             ops.delete_range(Family::Log, from, keys::times(handle).1);
         }
         let (from, to) = keys::producers(handle, end + 1);
+        ops.delete_range(Family::Log, from, to);
+        let (from, to) = keys::chunks(handle, chunk_from);
         ops.delete_range(Family::Log, from, to);
         if self.snapshots.first().is_some_and(|oldest| *oldest > end) {
             // No snapshot at all would mean: no producer ever. An empty one at 0 has everything replayed that

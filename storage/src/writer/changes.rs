@@ -3,6 +3,7 @@
 //! is answered. It never appends as leader.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use crate::engine::{Engine, Family, Start, WriteOps};
 use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle, PartitionId};
 use crate::log::Partition;
-use crate::partition::{Offsets, PartitionState};
+use crate::partition::{Chunk, Cut, Offsets, PartitionState};
 use crate::recovery;
 use crate::waiters::{complete, lock};
 
@@ -130,7 +131,7 @@ impl Writer {
         partition: &Arc<Partition>,
         offset: i64,
     ) -> Result<i64, StorageError> {
-        let (ops, offset) = {
+        let (ops, offset, cut) = {
             let inner = partition.lock();
             if inner.gone {
                 return Err(StorageError::NoSuchPartition);
@@ -146,21 +147,93 @@ impl Writer {
             }
             drop(inner);
             let first_kept = self.batch_holding(partition.handle(), offset)?;
+            let cut = self.cut(partition, first_kept)?;
             let until = self.first_time_entry(partition.handle(), first_kept)?;
-            let mut ops = partition
-                .lock()
-                .state
-                .plan_delete_prefix(offset, first_kept);
+            let mut ops = partition.lock().state.plan_delete_prefix(offset, &cut);
             if let Some(until) = until {
                 let from = keys::times(partition.handle()).0;
                 ops.delete_range(Family::Log, from, until);
             }
-            (ops, offset)
+            (ops, offset, cut)
         };
         self.shared.write_durably(&ops)?;
         let mut inner = partition.lock();
-        inner.state.deleted_prefix(offset);
+        inner.state.deleted_prefix(offset, &cut);
         Ok(inner.state.log_start)
+    }
+
+    /// What a deletion of everything before the batch at `first_kept` means for the chunks. Reads the batches of the
+    /// one chunk that it goes through.
+    fn cut(&self, partition: &Partition, first_kept: i64) -> Result<Cut, StorageError> {
+        let open = partition.lock().state.open_chunk;
+        let mut cut = Cut {
+            first_kept,
+            deleted_bytes: 0,
+            rest: None,
+            open,
+        };
+        let mut through = None;
+        for chunk in self.chunks_before(partition.handle(), first_kept)? {
+            if chunk.end_offset > first_kept {
+                through = Some(chunk);
+            } else {
+                cut.deleted_bytes += chunk.bytes;
+            }
+        }
+        if let Some(chunk) = through {
+            let rest = self.rest_of(partition.handle(), chunk, first_kept)?;
+            cut.deleted_bytes += chunk.bytes.saturating_sub(rest.bytes);
+            cut.rest = Some(rest);
+        } else if open.base_offset < first_kept {
+            cut.open = self.rest_of(partition.handle(), open, first_kept)?;
+            cut.deleted_bytes += open.bytes.saturating_sub(cut.open.bytes);
+        }
+        Ok(cut)
+    }
+
+    /// The closed chunks that begin before `offset`.
+    fn chunks_before(&self, handle: Handle, offset: i64) -> Result<Vec<Chunk>, StorageError> {
+        let (from, to) = (keys::chunks(handle, 0).0, keys::chunk(handle, offset));
+        let mut chunks = Vec::new();
+        self.shared
+            .engine
+            .scan(Family::Log, Start::At(&from), &to, &mut |key, value| {
+                chunks.extend(keys::parse_chunk(key, value));
+                ControlFlow::Continue(())
+            })?;
+        Ok(chunks)
+    }
+
+    /// What is left of `chunk` from the batch at `first_kept` on.
+    fn rest_of(
+        &self,
+        handle: Handle,
+        chunk: Chunk,
+        first_kept: i64,
+    ) -> Result<Chunk, StorageError> {
+        let mut rest = Chunk::empty_at(first_kept);
+        if first_kept >= chunk.end_offset {
+            return Ok(rest);
+        }
+        let (from, to) = (
+            keys::batch(handle, first_kept),
+            keys::batch(handle, chunk.end_offset),
+        );
+        let mut outcome = Ok(());
+        self.shared
+            .engine
+            .scan(Family::Log, Start::At(&from), &to, &mut |_, value| {
+                match recovery::stored_header(handle, value) {
+                    Ok(header) => rest.add(&header, value.len()),
+                    Err(error) => outcome = Err(error),
+                }
+                if outcome.is_ok() {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
+        outcome.map(|()| rest)
     }
 
     /// Key of the first time index entry of a batch at or above `offset`; both grow together.
@@ -176,9 +249,9 @@ impl Writer {
             .scan(Family::Log, Start::At(&from), &to, &mut |key, _| {
                 if keys::parse_time(key).is_some_and(|(_, base)| base >= offset) {
                     found = Some(key.to_vec());
-                    return std::ops::ControlFlow::Break(());
+                    return ControlFlow::Break(());
                 }
-                std::ops::ControlFlow::Continue(())
+                ControlFlow::Continue(())
             })?;
         Ok(found)
     }
@@ -204,7 +277,12 @@ impl Writer {
         }
         let end = self.batch_holding(partition.handle(), offset)?;
         let time_from = self.first_time_entry(partition.handle(), end)?;
-        let ops = partition.lock().state.plan_truncate(end, time_from);
+        let beyond = self
+            .chunks_before(partition.handle(), end)?
+            .last()
+            .filter(|chunk| chunk.end_offset > end)
+            .map_or(end, |chunk| chunk.base_offset);
+        let ops = partition.lock().state.plan_truncate(end, time_from, beyond);
         self.rebuild(partition, &ops)
     }
 
