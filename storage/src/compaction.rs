@@ -21,7 +21,7 @@ mod tests;
 mod transactions;
 
 pub(crate) use offset_map::{OffsetMap, map_batch};
-pub(crate) use pass::{Fate, LastRecord, Pass, Reach, Tally};
+pub(crate) use pass::{Fate, LastRecord, Pass, Reach};
 pub(crate) use transactions::Transactions;
 
 /// The configs of a topic that decide over its compaction; times in milliseconds.

@@ -14,6 +14,7 @@
 //! on one node they are equal, through the same code as with followers. Internal topics and metadata are
 //! appended with `flush.messages=1`. What is recovered at open is synced before the high watermark covers it.
 
+pub mod compaction;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Invariants: every change of a log goes through the one writer, in the order it was submitted; reads never
 //! wait for it and never see anything at or above the limit they ask for.
 
+mod cleaner;
 mod reads;
 mod replica;
 
@@ -17,6 +18,7 @@ use ottla_protocol::batch::BatchHeader;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+pub use self::cleaner::{CleanerLimits, Cleaning, Round, Step};
 pub use self::reads::{Read, ReadLimit, TimestampOffset};
 pub use self::replica::Partition;
 use crate::engine::{Engine, Family, Start};

@@ -46,6 +46,10 @@ pub fn recover(
         state.log_start = log_start;
         state.local_log_start = local_log_start;
     }
+    if let Some(value) = engine.get(Family::Log, &keys::cleaned(handle))? {
+        state.cleaned =
+            keys::parse_cleaned(&value).ok_or_else(|| damaged(handle, "the cleaner's offset"))?;
+    }
     let (from, to) = keys::batches(handle, 0);
     state.log_end = match engine.last(Family::Log, &from, &to)? {
         Some((_, value)) => stored_header(handle, &value)?

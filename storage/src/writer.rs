@@ -9,6 +9,7 @@
 //! * after a failed write or sync everything waiting fails, nothing more is accepted, nothing is retried.
 
 mod changes;
+mod cleaning;
 mod syncer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +26,7 @@ use crate::engine::WriteOps;
 use crate::error::{EngineError, StorageError};
 use crate::keys::PartitionId;
 use crate::log::{AppendEntry, Partition};
-use crate::partition::Offsets;
+use crate::partition::{CleaningStep, Offsets};
 use crate::waiters::{Acks, AppendWaiter, PendingAppend, complete};
 
 /// Appends below this size share one write; larger ones have their own.
@@ -66,6 +67,11 @@ pub(crate) enum Command {
         partition: Arc<Partition>,
         offset: i64,
         reply: Reply<Offsets>,
+    },
+    Clean {
+        partition: Arc<Partition>,
+        step: CleaningStep,
+        reply: Reply<u64>,
     },
     Create {
         ids: Vec<PartitionId>,
@@ -224,6 +230,13 @@ impl Writer {
                 reply,
             } => {
                 let _ = reply.send(self.truncate_fully(&partition, offset));
+            }
+            Command::Clean {
+                partition,
+                step,
+                reply,
+            } => {
+                let _ = reply.send(self.clean(&partition, step));
             }
             Command::Create { ids, reply } => {
                 let _ = reply.send(create_now(&self.shared, &ids));

@@ -37,7 +37,7 @@ impl OffsetMap {
     pub(crate) fn new(bytes: usize, load_factor: f64, records: u64) -> Self {
         let affordable = (bytes / ENTRY_BYTES).max(2) as u64;
         let load_factor = load_factor.clamp(0.01, 0.99);
-        let needed = (records as f64 / load_factor).ceil() as u64 + 1;
+        let needed = ((records as f64 / load_factor).ceil() as u64).saturating_add(1);
         let slots = affordable.min(needed.max(2));
         // One slot at least stays free, so that a search ends.
         let capacity = ((slots as f64 * load_factor) as u64).clamp(1, slots - 1);
@@ -176,7 +176,10 @@ mod tests {
                 let key = kind.to_string().into_bytes();
                 assert_eq!(map.newest(&key), plain.get(&key).copied(), "seed {seed}");
             }
-            assert!(map.words.len() * 8 <= bytes.max(2 * ENTRY_BYTES), "seed {seed}");
+            assert!(
+                map.words.len() * 8 <= bytes.max(2 * ENTRY_BYTES),
+                "seed {seed}"
+            );
         }
     }
 
@@ -184,7 +187,9 @@ mod tests {
     fn it_takes_what_its_bytes_and_load_factor_allow_and_no_more_than_needed() {
         let full = |bytes, load_factor, records| {
             let mut map = OffsetMap::new(bytes, load_factor, records);
-            (0_i64..).take_while(|offset| map.put(&offset.to_be_bytes(), *offset)).count()
+            (0_i64..)
+                .take_while(|offset| map.put(&offset.to_be_bytes(), *offset))
+                .count()
         };
         assert_eq!(full(24 * 100, 0.9, u64::MAX), 90);
         assert_eq!(full(24 * 100, 0.5, u64::MAX), 50);

@@ -183,13 +183,13 @@ impl Pass {
 
     /// Whether a batch must be there even without records: it tells of its producer, or where the log ends.
     fn stays_empty(&self, header: &BatchHeader) -> bool {
-        let last_of_producer = self
-            .producers
-            .get(&header.producer_id)
-            .is_some_and(|last| match last.offset {
-                Some(offset) => header.last_offset() == offset,
-                None => header.is_control() && header.producer_epoch == last.epoch,
-            });
+        let last_of_producer =
+            self.producers
+                .get(&header.producer_id)
+                .is_some_and(|last| match last.offset {
+                    Some(offset) => header.last_offset() == offset,
+                    None => header.is_control() && header.producer_epoch == last.epoch,
+                });
         last_of_producer || header.next_offset() == self.reach.first_uncleanable
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ottla_protocol::batch::{self, BatchBuilder, BatchHeader, crc_matches};
 use ottla_protocol::records::for_each_record;
 
+use super::pass::Tally;
 use super::*;
 use crate::producers::AbortedTransaction;
 
@@ -237,7 +238,9 @@ impl Story {
         self.log
             .iter()
             .filter(|other| other.header.producer_id == header.producer_id)
-            .find(|other| other.header.is_control() && other.header.base_offset > header.base_offset)
+            .find(|other| {
+                other.header.is_control() && other.header.base_offset > header.base_offset
+            })
             .map(|other| {
                 let end = other.header.base_offset;
                 (end, self.aborted.iter().any(|held| held.last_offset == end))
@@ -253,18 +256,33 @@ fn run(
     reach: Reach,
 ) -> (Vec<Plain>, i64, Vec<AbortedTransaction>, Tally) {
     let mut map = OffsetMap::new(map_bytes, 0.9, u64::MAX);
-    let mut transactions = Transactions::new(story.aborted.clone());
+    let aborted = story.aborted.iter().copied();
+    let later = aborted.filter(|held| held.last_offset >= begin).collect();
+    let mut transactions = Transactions::new(later);
     let mut full = false;
     let dirty = story.log.iter().filter(|held| {
         held.header.last_offset() >= begin && held.header.base_offset < reach.first_uncleanable
     });
     for held in dirty {
-        if !map_batch(&mut map, &mut transactions, &held.header, &held.bytes, begin).expect("maps") {
+        if !map_batch(
+            &mut map,
+            &mut transactions,
+            &held.header,
+            &held.bytes,
+            begin,
+        )
+        .expect("maps")
+        {
             full = true;
             break;
         }
     }
-    let end = if full { map.latest() + 1 } else { reach.first_uncleanable };
+    let end = if full {
+        map.latest() + 1
+    } else {
+        reach.first_uncleanable
+    };
+    map.reached(end - 1);
     let mut pass = Pass::new(map, story.aborted.clone(), story.last_records(), reach);
     let mut left = Vec::new();
     for held in &story.log {
@@ -389,7 +407,11 @@ fn check_places(story: &Story, left: &[Plain], end: i64, reach: &Reach, what: &s
         let header = &held.header;
         (
             (header.base_offset, header.last_offset()),
-            (header.producer_id, header.producer_epoch, header.base_sequence),
+            (
+                header.producer_id,
+                header.producer_epoch,
+                header.base_sequence,
+            ),
             header.partition_leader_epoch,
         )
     };
@@ -399,7 +421,11 @@ fn check_places(story: &Story, left: &[Plain], end: i64, reach: &Reach, what: &s
         assert_eq!(found.map(place), Some(place(held)), "{what}: in order");
     }
     let ends = |log: &[Plain]| log.last().map(|held| held.header.next_offset());
-    assert_eq!(ends(left), ends(&story.log), "{what}: the log ends where it did");
+    assert_eq!(
+        ends(left),
+        ends(&story.log),
+        "{what}: the log ends where it did"
+    );
     let is_there = |offset: i64| {
         left.iter()
             .any(|held| held.header.last_offset() == offset && !held.header.is_control())

@@ -117,6 +117,14 @@ impl PartitionState {
         ops.delete_range(Family::Log, from, to);
         let (from, to) = keys::chunks(handle, chunk_from);
         ops.delete_range(Family::Log, from, to);
+        let cleaned = self.cleaned.cut_at(end);
+        if cleaned != self.cleaned {
+            ops.put(
+                Family::Log,
+                keys::cleaned(handle),
+                keys::cleaned_value(&cleaned),
+            );
+        }
         if self.snapshots.first().is_some_and(|oldest| *oldest > end) {
             // No snapshot at all would mean: no producer ever. An empty one at 0 has everything replayed that
             // is left; so does Kafka (`UnifiedLog.rebuildProducerState`).
@@ -155,6 +163,7 @@ impl PartitionState {
         self.leader_epoch = before.leader_epoch;
         self.isr = before.isr;
         self.generation = before.generation + 1;
+        self.edition = before.edition;
         self.high_watermark = before.high_watermark.clamp(self.log_start, self.log_end);
         self.follower_ends = before.follower_ends;
         for end in self.follower_ends.values_mut() {

@@ -126,6 +126,25 @@ impl Writer {
         })
     }
 
+    /// Where the log ends once the batch that holds `offset` and all after it are gone. Where the cleaner left a gap
+    /// before them, that is before the gap: recovery sees only batches.
+    fn end_before(&self, handle: Handle, offset: i64, log_start: i64) -> Result<i64, StorageError> {
+        let (from, _) = keys::batches(handle, 0);
+        let mut below = offset;
+        loop {
+            let to = keys::batch(handle, below);
+            let found = self.shared.engine.last(Family::Log, &from, &to)?;
+            let Some((_, value)) = found else {
+                return Ok(log_start);
+            };
+            let header = recovery::stored_header(handle, &value)?;
+            if header.last_offset() < offset {
+                return Ok(header.next_offset().max(log_start));
+            }
+            below = header.base_offset;
+        }
+    }
+
     pub(super) fn delete_prefix(
         &mut self,
         partition: &Arc<Partition>,
@@ -183,7 +202,8 @@ impl Writer {
         if let Some(chunk) = through {
             let rest = self.rest_of(partition.handle(), chunk, first_kept)?;
             cut.deleted_bytes += chunk.bytes.saturating_sub(rest.bytes);
-            cut.rest = Some(rest);
+            // The log cleaner may have left nothing behind the cut.
+            cut.rest = (rest.bytes > 0).then_some(rest);
         } else if open.base_offset < first_kept {
             cut.open = self.rest_of(partition.handle(), open, first_kept)?;
             cut.deleted_bytes += open.bytes.saturating_sub(cut.open.bytes);
@@ -275,7 +295,7 @@ impl Writer {
         if offset >= offsets.log_end {
             return Ok(offsets);
         }
-        let end = self.batch_holding(partition.handle(), offset)?;
+        let end = self.end_before(partition.handle(), offset, offsets.log_start)?;
         let time_from = self.first_time_entry(partition.handle(), end)?;
         let beyond = self
             .chunks_before(partition.handle(), end)?

@@ -108,6 +108,15 @@ impl Shared {
         self.check()
     }
 
+    /// Writes, for a change that need not be safe from a power cut yet.
+    pub(super) fn write_now(&self, ops: &WriteOps) -> Result<(), StorageError> {
+        self.check()?;
+        self.engine.write(ops).map_err(|error| {
+            self.fail(&error);
+            StorageError::Engine(error)
+        })
+    }
+
     pub(super) fn close_queue(&self) {
         lock(&self.queue).closing = true;
         self.queued.notify_all();
