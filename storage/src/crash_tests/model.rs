@@ -360,14 +360,15 @@ impl Model {
         self.batches.retain(|held| held.header.base_offset < cut);
         self.epochs.retain(|_, start| *start < cut);
         self.log_end = cut.max(self.log_start);
-        for edition in &mut self.editions {
-            edition.content.retain(|base, _| *base < cut);
-            edition.forgotten.retain(|(marker, _)| *marker < cut);
-        }
         self.bound_cuts();
     }
 
     fn bound_cuts(&mut self) {
+        let end = self.log_end;
+        for edition in &mut self.editions {
+            edition.content.retain(|base, _| *base < end);
+            edition.forgotten.retain(|(marker, _)| *marker < end);
+        }
         for cut in self.cuts.values_mut() {
             *cut = (*cut).min(self.log_end);
         }
