@@ -18,6 +18,7 @@ use ottla_protocol::batch::{self, BatchHeader};
 
 pub use self::chunks::Chunk;
 pub(crate) use self::chunks::Cut;
+pub(crate) use self::cuts::Range;
 use self::derived::marker;
 use crate::engine::{Family, WriteOps};
 use crate::error::StorageError;

@@ -9,20 +9,24 @@ use std::path::Path;
 
 use bytes::Bytes;
 use rocksdb::{
-    ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, ErrorKind, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB, DBRawIterator,
+    DBRecoveryMode, ErrorKind, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use rustix::fs::{Mode, OFlags};
 
 use crate::disk::{Disk, Syncs};
 use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
 use crate::error::EngineError;
+use crate::reclaim::Space;
 
 /// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
 
 /// Values from this size on go to blob files, so that compaction and retention touch keys only.
 const MIN_BLOB_BYTES: u64 = 1024;
+
+/// Size of a file of values; a flush of one write buffer fills several.
+const BLOB_FILE_BYTES: u64 = 8 << 20;
 
 /// How the engine uses the machine.
 #[derive(Debug, Clone)]
@@ -101,7 +105,8 @@ fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     // Big values apart from keys: compaction rewrites keys only. Garbage is collected by retention, never by itself.
     db.set_enable_blob_files(true);
     db.set_min_blob_size(MIN_BLOB_BYTES);
-    db.set_blob_file_size(256 << 20);
+    // A flush writes values in the order of their keys: in small files one topic's lie mostly together, and go together.
+    db.set_blob_file_size(BLOB_FILE_BYTES);
     db.set_enable_blob_gc(false);
     // Sequential catch-up reads want the kernel's read-ahead.
     db.set_advise_random_on_open(false);
@@ -181,6 +186,55 @@ impl RocksEngine {
         if compact {
             self.log.compact_range(None::<&[u8]>, None::<&[u8]>);
         }
+    }
+
+    /// A compaction that lets RocksDB's own ones run beside it: they keep writers from being slowed down.
+    fn beside() -> CompactOptions {
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options
+    }
+
+    /// Whether compactions move values out of the share `age_cutoff` of blob files that is the oldest.
+    fn set_blob_gc(&self, age_cutoff: Option<f64>) -> Result<(), EngineError> {
+        let on = age_cutoff.is_some().to_string();
+        let cutoff = age_cutoff.unwrap_or(0.0).to_string();
+        let options = [
+            ("enable_blob_garbage_collection", on.as_str()),
+            ("blob_garbage_collection_age_cutoff", cutoff.as_str()),
+        ];
+        self.log
+            .set_options(&options)
+            .map_err(|error| classify(&error))
+    }
+
+    fn number(&self, property: &str) -> Result<u64, EngineError> {
+        let value = self.log.property_int_value(property);
+        Ok(value.map_err(|error| classify(&error))?.unwrap_or(0))
+    }
+
+    /// Number and size of each blob file, oldest first.
+    fn blob_files(&self) -> Result<Vec<(u64, u64)>, EngineError> {
+        let path = self.log.path();
+        let failed =
+            |error: std::io::Error| EngineError::Io(format!("{}: {error}", path.display()));
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".blob"));
+            let Some(number) = number.and_then(|number| number.parse().ok()) else {
+                continue;
+            };
+            match entry.metadata() {
+                Ok(metadata) => files.push((number, metadata.len())),
+                // RocksDB removes files when it likes.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
     }
 
     fn family(&self, family: Family) -> &rocksdb::ColumnFamily {
@@ -310,6 +364,47 @@ impl Engine for RocksEngine {
         };
         iterator.status().map_err(|error| classify(&error))?;
         Ok(found)
+    }
+
+    fn compact(&self, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
+        if from < to {
+            self.log
+                .compact_range_opt(Some(from), Some(to), &Self::beside());
+        }
+        Ok(())
+    }
+
+    fn collect(&self, oldest_bytes: u64) -> Result<(), EngineError> {
+        let files = self.blob_files()?;
+        let mut before = 0;
+        let count = files
+            .iter()
+            .take_while(|(_, size)| {
+                let wanted = before < oldest_bytes;
+                before += size;
+                wanted
+            })
+            .count();
+        if count == 0 {
+            return Ok(());
+        }
+        // RocksDB multiplies and rounds down; half a file more keeps the product on the right side.
+        let share = (count as f64 + 0.5) / files.len() as f64;
+        self.set_blob_gc(Some(share.min(1.0)))?;
+        let mut options = Self::beside();
+        // Keys that are settled refer to old files, too.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        self.log
+            .compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+        self.set_blob_gc(None)
+    }
+
+    fn space(&self) -> Result<Space, EngineError> {
+        Ok(Space {
+            key_bytes: self.number("rocksdb.live-sst-files-size")?,
+            value_bytes: self.number("rocksdb.live-blob-file-size")?,
+            garbage_bytes: self.number("rocksdb.live-blob-file-garbage-size")?,
+        })
     }
 
     fn properties(&self) -> Vec<(&'static str, u64)> {
