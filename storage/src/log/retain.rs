@@ -247,6 +247,13 @@ impl Log {
         Ok(())
     }
 
+    /// Erases whatever lies before a log start, at once.
+    #[cfg(test)]
+    pub(crate) async fn erase_all(&self) -> Result<(), StorageError> {
+        let partitions = self.partitions();
+        self.ask(|reply| Command::Erase { partitions, reply }).await
+    }
+
     /// Gives the room of erased data back to the disk, as far as it is time (`reclaim.rs`). Blocks, possibly for seconds;
     /// `stopping` is asked between steps.
     ///
