@@ -133,21 +133,21 @@ fn finished<T>(joined: Result<T, JoinError>) -> Result<T, StorageError> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::Path;
 
     use super::*;
-    use crate::config::{self, DynamicConfig};
+    use crate::config::{Config, DynamicConfig};
+
+    fn at_start() -> DynamicConfig {
+        let loaded = Config::load(None, std::iter::empty(), &[]);
+        DynamicConfig::at_start(&loaded.expect("loads").config)
+    }
 
     fn policy_of(sets: &[(&str, &str)]) -> Policy {
-        let config = config::load(None::<&Path>, &[], &[]).expect("loads").config;
         let own: BTreeMap<String, String> = sets
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        policy(&TopicConfig::resolve(
-            &own,
-            &DynamicConfig::at_start(&config),
-        ))
+        policy(&TopicConfig::resolve(&own, &at_start()))
     }
 
     #[test]
@@ -163,9 +163,8 @@ mod tests {
 
     #[test]
     fn offsets_are_not_deleted_by_age() {
-        let config = config::load(None::<&Path>, &[], &[]).expect("loads").config;
         let own = crate::groups::topic_configs();
-        let offsets = TopicConfig::resolve(&own, &DynamicConfig::at_start(&config));
+        let offsets = TopicConfig::resolve(&own, &at_start());
         assert_eq!(policy(&offsets), Policy::KEEP);
     }
 }

@@ -13,8 +13,12 @@ use std::time::Duration;
 
 use crate::partition::Range;
 
-/// Erased data is reclaimed at once when there is this much of it.
-const RECLAIM_BYTES: u64 = 256 << 20;
+/// Erased data is reclaimed at once when there is this much of it, compared with what is live: one part in so many...
+const RECLAIM_SHARE: u64 = 8;
+
+/// ...but no less than this, and no more than that.
+const RECLAIM_LEAST_BYTES: u64 = 32 << 20;
+const RECLAIM_MOST_BYTES: u64 = 256 << 20;
 
 /// Less of it waits this long for more.
 const RECLAIM_AFTER: Duration = Duration::from_secs(15);
@@ -32,14 +36,14 @@ const SMALL_STORE_BYTES: u64 = 1 << 30;
 /// Ranges compacted one by one; more are joined with their neighbours.
 const MOST_RANGES: usize = 64;
 
-/// Garbage that is never worth a collection: about one write buffer.
-const GARBAGE_SLACK_BYTES: u64 = 64 << 20;
+/// Garbage that is never worth a collection: half a write buffer.
+const GARBAGE_SLACK_BYTES: u64 = 32 << 20;
 
 /// One part in so many of what is live may be garbage besides.
-const GARBAGE_SHARE: u64 = 4;
+const GARBAGE_SHARE: u64 = 8;
 
 /// Most bytes of old files that one step visits, so that a stop does not have to wait for long.
-const STEP_BYTES: u64 = 512 << 20;
+const STEP_BYTES: u64 = 256 << 20;
 
 /// What the store takes on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +54,12 @@ pub struct Space {
     pub value_bytes: u64,
     /// Bytes of values in those files that nothing refers to.
     pub garbage_bytes: u64,
+}
+
+impl Space {
+    fn live_bytes(&self) -> u64 {
+        self.key_bytes + self.value_bytes.saturating_sub(self.garbage_bytes)
+    }
 }
 
 /// What was erased and has not given its room back yet.
@@ -80,9 +90,11 @@ impl Unreclaimed {
             return None;
         }
         let little = self.bytes < space.key_bytes / LITTLE_SHARE;
+        let much = space.live_bytes().saturating_sub(self.bytes) / RECLAIM_SHARE;
+        let much = much.clamp(RECLAIM_LEAST_BYTES, RECLAIM_MOST_BYTES);
         let patience = if self.bytes > 0 && little {
             RECLAIM_LITTLE_AFTER
-        } else if self.bytes < RECLAIM_BYTES {
+        } else if self.bytes < much {
             RECLAIM_AFTER
         } else {
             Duration::ZERO
@@ -125,8 +137,7 @@ pub(crate) struct Collector {
 impl Collector {
     /// Bytes of the oldest files of values to visit now, if it is worth it.
     pub(crate) fn next_step(&self, space: &Space) -> Option<u64> {
-        let live = space.key_bytes + space.value_bytes.saturating_sub(space.garbage_bytes);
-        let allowed = GARBAGE_SLACK_BYTES + live / GARBAGE_SHARE;
+        let allowed = GARBAGE_SLACK_BYTES + space.live_bytes() / GARBAGE_SHARE;
         (space.garbage_bytes > allowed.max(self.in_vain_below))
             .then(|| space.garbage_bytes.min(STEP_BYTES))
     }
@@ -205,8 +216,13 @@ mod tests {
         assert_eq!(due(0, Duration::MAX / 200, SMALL_STORE_BYTES + 1), None);
         let whole = Some(vec![range(1, 3)]);
         let second = Duration::from_secs(1);
-        assert_eq!(due(RECLAIM_BYTES, Duration::ZERO, MIB), whole);
-        assert_eq!(due(RECLAIM_BYTES - 1, RECLAIM_AFTER - second, MIB), None);
+        let waited = RECLAIM_AFTER - second;
+        assert_eq!(due(32 * MIB, Duration::ZERO, MIB), whole);
+        assert_eq!(due(32 * MIB - 1, waited, MIB), None);
+        // An eighth of what is left, and never more than 256 MiB.
+        assert_eq!(due(100 * MIB, waited, 901 * MIB), None);
+        assert_eq!(due(100 * MIB, waited, 800 * MIB), whole);
+        assert_eq!(due(256 * MIB, waited, 2048 * MIB), whole);
         assert_eq!(due(MIB, RECLAIM_AFTER, MIB), whole);
         assert_eq!(due(MIB, RECLAIM_AFTER, 9 * MIB), None);
         assert_eq!(due(MIB, RECLAIM_LITTLE_AFTER, 9 * MIB), whole);
@@ -224,10 +240,11 @@ mod tests {
                 garbage_bytes: garbage_mib * MIB,
             })
         };
-        assert_eq!(step(64, 64), None, "a write buffer's worth");
-        assert_eq!(step(65, 65), Some(65 * MIB));
-        assert_eq!(step(500, 151), None);
-        assert_eq!(step(500, 152), Some(152 * MIB));
+        assert_eq!(step(32, 32), None, "half a write buffer's worth");
+        assert_eq!(step(33, 33), Some(33 * MIB));
+        // 400 MiB are live.
+        assert_eq!(step(482, 82), None);
+        assert_eq!(step(483, 83), Some(83 * MIB));
         assert_eq!(step(10_000, 5_000), Some(STEP_BYTES));
     }
 
