@@ -1,6 +1,7 @@
 //! Ottla, a Kafka-wire-compatible broker. This file builds the parts, starts them and stops them; `main.rs` and
 //! the tests call it. How a request travels stands in ARCHITECTURE.md.
 
+pub mod background;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -475,6 +476,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         ));
     }
     tasks.spawn(expire_producers(broker.clone(), stop.clone()));
+    background::start(&broker, &tasks, &stop);
     let machine = supervise(machine, broker.metrics.clone(), storage_lost.clone());
     health.state.store(Health::RUNNING, Ordering::Release);
     broker.metrics.broker_state(BrokerState::Running);

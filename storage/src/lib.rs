@@ -33,7 +33,11 @@ pub mod partition;
 #[cfg(test)]
 mod producer_limit_tests;
 pub mod producers;
+pub mod reclaim;
 mod recovery;
+#[cfg(test)]
+mod retain_tests;
+pub mod retention;
 pub mod rocks;
 pub mod waiters;
 mod writer;

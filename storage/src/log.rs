@@ -7,6 +7,7 @@
 mod cleaner;
 mod reads;
 mod replica;
+mod retain;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -21,10 +22,12 @@ use uuid::Uuid;
 pub use self::cleaner::{CleanerLimits, Cleaning, Round, Step};
 pub use self::reads::{Read, ReadLimit, TimestampOffset};
 pub use self::replica::Partition;
+pub(crate) use self::replica::Unerased;
+pub use self::retain::Expired;
 use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
 use crate::keyed::View;
-use crate::keys::{self, PartitionId};
+use crate::keys::{self, Handle, PartitionId};
 use crate::partition::{Appended, Offsets};
 use crate::producers;
 use crate::recovery;
@@ -154,6 +157,8 @@ impl Log {
         }
         // Nothing recovered may be served before it is safe from a power cut.
         engine.sync()?;
+        let mut handles: Vec<Handle> = bindings.iter().map(|(_, handle)| *handle).collect();
+        handles.sort_unstable();
         let partitions = DashMap::new();
         for (id, handle) in bindings {
             let state = recovery::recover(engine.as_ref(), handle, node_id, max_producers)?;
@@ -169,6 +174,7 @@ impl Log {
             observer,
             partitions.clone(),
         ));
+        shared.reclaim_deleted(&handles, next_handle);
         let threads = writer::start(shared.clone(), receiver);
         let log = Self {
             shared,

@@ -20,6 +20,7 @@ use ottla_protocol::batch::{self, BatchHeader};
 pub use self::chunks::Chunk;
 pub(crate) use self::chunks::Cut;
 pub(crate) use self::cleaning::{CleaningStep, Edit, Recount, recount};
+pub(crate) use self::cuts::Range;
 pub(crate) use self::derived::marker;
 use crate::compaction::Cleaned;
 use crate::engine::{Family, WriteOps};

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::changes::{create_now, stored_next_handle};
+pub(crate) use self::changes::{Advance, create_now, stored_next_handle};
 pub(crate) use self::syncer::Shared;
 use self::syncer::sync_loop;
 use crate::engine::WriteOps;
@@ -57,6 +57,14 @@ pub(crate) enum Command {
         partition: Arc<Partition>,
         offset: i64,
         reply: Reply<i64>,
+    },
+    AdvanceStarts {
+        advances: Vec<Advance>,
+        reply: Reply<u64>,
+    },
+    Erase {
+        partitions: Vec<Arc<Partition>>,
+        reply: Reply<()>,
     },
     Truncate {
         partition: Arc<Partition>,
@@ -216,6 +224,12 @@ impl Writer {
                 reply,
             } => {
                 let _ = reply.send(self.delete_prefix(&partition, offset));
+            }
+            Command::AdvanceStarts { advances, reply } => {
+                let _ = reply.send(self.advance_starts(&advances));
+            }
+            Command::Erase { partitions, reply } => {
+                let _ = reply.send(self.erase(&partitions));
             }
             Command::Truncate {
                 partition,

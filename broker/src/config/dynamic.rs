@@ -172,7 +172,7 @@ fn described(
         read_only: !row.dynamic,
         sensitive: false,
         config_type: row.config_type,
-        documentation: row.documentation,
+        documentation: row.state().documented(row.documentation),
         synonyms,
     }
 }

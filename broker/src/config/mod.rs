@@ -47,6 +47,8 @@ pub struct Config {
     pub metrics_detail: Detail,
     /// `log.dirs` or `log.dir`
     pub log_dir: PathBuf,
+    /// `log.retention.check.interval.ms`
+    pub log_retention_check_interval_ms: u64,
     /// `auto.create.topics.enable`
     pub auto_create_topics_enable: bool,
     /// `auto.create.topics.limit`
@@ -115,6 +117,7 @@ impl Config {
             metrics_detail: Detail::named(values.text("metrics.detail"))
                 .expect("a checked text is one of the names"),
             log_dir: log_dir(&values)?,
+            log_retention_check_interval_ms: values.number("log.retention.check.interval.ms"),
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
             auto_create_topics_limit: values.number("auto.create.topics.limit"),
             num_partitions: values.number("num.partitions"),

@@ -23,6 +23,17 @@ pub enum State {
     NoMeaning(&'static str),
 }
 
+impl State {
+    /// What a config does, with what is missing here, for DescribeConfigs.
+    pub fn documented(self, documentation: &str) -> String {
+        match self {
+            State::Effective => documentation.to_owned(),
+            State::NotYet(note) => format!("{documentation} Not yet: {note}."),
+            State::NoMeaning(reason) => format!("{documentation} No effect here: {reason}."),
+        }
+    }
+}
+
 /// One property of the broker.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -334,10 +345,9 @@ pub const BROKER_CONFIGS: &[Row] = &[
         .of_topic("message.timestamp.type"),
     Row::new("log.preallocate", Boolean, "false", "Broker-wide default of preallocate.").dynamic().of_topic("preallocate"),
     Row::new("log.retention.bytes", Long, "-1", "Broker-wide default of retention.bytes.").dynamic().of_topic("retention.bytes"),
-    Row::new("log.retention.check.interval.ms", Long, "10000", "How often the broker looks for expired records.")
+    Row::new("log.retention.check.interval.ms", Long, "10000", "Longest time until the log start moves past an expired batch.")
         .bounds(Bounds::AtLeast(1))
-        .differs("expired records go one batch at a time, which is cheap to look for often")
-        .not_yet(topic_table::RETENTION_LATER),
+        .differs("expired records go one batch at a time, which is cheap to look for often"),
     Row::new("log.retention.hours", Int, "168", "Broker-wide default of retention.ms, in hours; the ones in minutes and ms go before it.")
         .of_topic("retention.ms"),
     Row::without_default("log.retention.minutes", Int, "Broker-wide default of retention.ms, in minutes; the one in ms goes before it.")

@@ -406,8 +406,8 @@ fn settings_that_contradict_each_other_or_the_broker_are_refused() {
 #[test]
 fn what_is_not_enforced_says_so() {
     assert_eq!(
-        not_enforced("retention.ms", "5"),
-        Some("retention is not enforced yet: records are kept")
+        not_enforced("delete.retention.ms", "5"),
+        Some("compaction is not enforced yet: all records are kept")
     );
     assert_eq!(
         not_enforced("compression.type", "gzip"),
@@ -420,6 +420,7 @@ fn what_is_not_enforced_says_so() {
         "flush.messages",
         "flush.ms",
         "message.timestamp.type",
+        "retention.ms",
         "segment.bytes",
         "nope",
     ] {

@@ -210,8 +210,14 @@ impl World {
         }
     }
 
-    /// RocksDB moves what it holds to files, range deletions and big values included.
+    /// What lies before the log starts goes for good. RocksDB moves what it holds to files, range deletions and big
+    /// values included.
     fn store_settles(&mut self) {
+        if self.rng.bool() {
+            self.settle();
+            let erased = block(self.log.erase_all());
+            assert!(erased.is_ok() || self.faulted, "{erased:?}");
+        }
         let compact = self.rng.bool();
         if let Some(engine) = self.life.rocks() {
             engine.settle(compact);
