@@ -2,6 +2,7 @@
 //! the tests call it. How a request travels stands in ARCHITECTURE.md.
 
 pub mod background;
+pub mod cleaner;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -477,6 +478,9 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     }
     tasks.spawn(expire_producers(broker.clone(), stop.clone()));
     background::start(&broker, &tasks, &stop);
+    if broker.config.log_cleaner_enable {
+        tasks.spawn(cleaner::run(broker.clone(), stop.clone()));
+    }
     let machine = supervise(machine, broker.metrics.clone(), storage_lost.clone());
     health.state.store(Health::RUNNING, Ordering::Release);
     broker.metrics.broker_state(BrokerState::Running);

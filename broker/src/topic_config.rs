@@ -212,8 +212,6 @@ pub fn not_enforced(name: &str, value: &str) -> Option<&'static str> {
     const HAPPENS_ANYWAY: &[(&str, &str)] = &[
         ("compression.type", "producer"),
         ("min.insync.replicas", "1"),
-        ("cleanup.policy", "delete"),
-        ("cleanup.policy", ""),
     ];
     match row(name)?.state {
         State::NotYet(_) if HAPPENS_ANYWAY.contains(&(name, value.trim())) => None,

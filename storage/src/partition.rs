@@ -128,6 +128,8 @@ pub struct PartitionState {
     pub(crate) cleaned: Cleaned,
     /// Raised whenever the cleaner changes batches, so that nobody changes what is no longer so.
     pub(crate) edition: u64,
+    /// Raised whenever the cleaner forgets an aborted transaction.
+    pub(crate) forgets: u64,
     /// Raised by every truncation, so that a sync of the log before it is not credited to the one after.
     pub(crate) generation: u64,
 }
@@ -161,6 +163,7 @@ impl PartitionState {
             open_chunk: Chunk::empty_at(0),
             cleaned: Cleaned::default(),
             edition: 0,
+            forgets: 0,
             generation: 0,
         }
     }

@@ -294,8 +294,8 @@ fn a_bad_value_is_refused_with_name_value_range_and_the_way_out() {
 fn a_setting_that_is_not_enforced_warns_unless_it_asks_for_what_happens_anyway() {
     let warned = |set: &str| load(None, &[], &[set]).unwrap().warnings;
     assert_eq!(
-        warned("log.cleaner.delete.retention.ms=1000")[0].to_string(),
-        "log.cleaner.delete.retention.ms: accepted, but compaction is not enforced yet: all records are kept"
+        warned("compression.lz4.level=3")[0].to_string(),
+        "compression.lz4.level: accepted, but batches keep the codec of their producer"
     );
     assert_eq!(warned("compression.type=gzip").len(), 1);
     assert_eq!(warned("transactional.id.expiration.ms=5").len(), 1);

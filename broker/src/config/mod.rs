@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-pub use dynamic::{BrokerScope, DynamicConfig, LiveConfig};
+pub use dynamic::{BrokerScope, CleanerConfig, DynamicConfig, LiveConfig};
 pub use listeners::{Listener, SecurityProtocol};
 pub use load::{ConfigError, Loaded, Origin, Warning};
 pub use table::State;
@@ -81,6 +81,8 @@ pub struct Config {
     pub max_producers_per_partition: usize,
     /// `transaction.max.timeout.ms`
     pub transaction_max_timeout_ms: i32,
+    /// `log.cleaner.enable`
+    pub log_cleaner_enable: bool,
     /// `offsets.topic.num.partitions`
     pub offsets_topic_num_partitions: i32,
     /// `group.*` and `offset*.*`; `max_groups` is of all shards together.
@@ -140,6 +142,7 @@ impl Config {
             max_request_partition_size_limit: values.number("max.request.partition.size.limit"),
             max_producers_per_partition: values.number("max.producers.per.partition"),
             transaction_max_timeout_ms: values.number("transaction.max.timeout.ms"),
+            log_cleaner_enable: values.boolean("log.cleaner.enable"),
             offsets_topic_num_partitions: values.number("offsets.topic.num.partitions"),
             groups: group_config(&values),
             values,

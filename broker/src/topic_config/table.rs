@@ -86,7 +86,6 @@ pub(crate) const COMPRESSION_TYPES: &[&str] =
 pub(crate) const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
 /// Why `flush.messages` has another default than Kafka's.
 pub(crate) const DURABLE_BY_DEFAULT: &str = "durable by default: a batch is acknowledged once it is synced; Kafka leaves it to the page cache";
-const COMPACTION_LATER: &str = "compaction is not enforced yet: all records are kept";
 const CODEC_LATER: &str = "batches keep the codec of their producer";
 const CLUSTER_LATER: &str = "it needs a second broker";
 const NO_SEGMENTS: &str = "a partition is not cut into segment files";
@@ -101,7 +100,7 @@ const MAX: &str = "9223372036854775807";
 #[rustfmt::skip]
 pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("cleanup.policy", List, "delete", ListOf(CLEANUP_POLICIES), &[("log.cleanup.policy", Same)],
-        NotYet("compaction is not enforced yet: a topic with compact keeps all records that delete does not take"),
+        Effective,
         "What happens with old records: delete by age and size, compact to the newest of each key, or both."),
     Row::new("compression.gzip.level", Int, "-1", BetweenOr(1, 9, -1), &[("compression.gzip.level", Same)],
         NotYet(CODEC_LATER), "Level for compression.type=gzip."),
@@ -112,7 +111,7 @@ pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("compression.zstd.level", Int, "3", Between(-131_072, 22), &[("compression.zstd.level", Same)],
         NotYet(CODEC_LATER), "Level for compression.type=zstd."),
     Row::new("delete.retention.ms", Long, "86400000", AtLeast(0), &[("log.cleaner.delete.retention.ms", Same)],
-        NotYet(COMPACTION_LATER), "How long a compacted topic keeps tombstones."),
+        Effective, "How long a compacted topic keeps tombstones."),
     Row::new("file.delete.delay.ms", Long, "60000", AtLeast(0), &[("log.segment.delete.delay.ms", Same)],
         NoMeaning(NO_SEGMENTS), "How long a deleted segment file stays on disk."),
     Row::new("flush.messages", Long, "1", AtLeast(1), &[("log.flush.interval.messages", Same)],
@@ -131,7 +130,7 @@ pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("local.retention.ms", Long, "-2", AtLeast(-2), &[("log.local.retention.ms", Same)],
         NoMeaning(NO_TIERS), "Time that records are kept on local disk; -2: as retention.ms."),
     Row::new("max.compaction.lag.ms", Long, MAX, AtLeast(1), &[("log.cleaner.max.compaction.lag.ms", Same)],
-        NotYet(COMPACTION_LATER), "A record is compacted at the latest after this time."),
+        Effective, "A record is compacted at the latest after this time."),
     Row::new("max.message.bytes", Int, "1048588", AtLeast(0), &[("message.max.bytes", Same)],
         Effective, "Largest record batch, as compressed by its producer."),
     Row::new("message.timestamp.after.max.ms", Long, "3600000", AtLeast(0), &[("log.message.timestamp.after.max.ms", Same)],
@@ -141,9 +140,9 @@ pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("message.timestamp.type", Text, "CreateTime", OneOf(TIMESTAMP_TYPES), &[("log.message.timestamp.type", Same)],
         Effective, "Whether records keep the producer's timestamp or get the time of their append."),
     Row::new("min.cleanable.dirty.ratio", Double, "0.5", Share, &[("log.cleaner.min.cleanable.ratio", Same)],
-        NotYet(COMPACTION_LATER), "Share of a log that must be uncompacted before it is compacted again."),
+        Effective, "Share of a log that must be uncompacted before it is compacted again."),
     Row::new("min.compaction.lag.ms", Long, "0", AtLeast(0), &[("log.cleaner.min.compaction.lag.ms", Same)],
-        NotYet(COMPACTION_LATER), "A record is not compacted before this time."),
+        Effective, "A record is not compacted before this time."),
     Row::new("min.insync.replicas", Int, "1", AtLeast(1), &[("min.insync.replicas", Same)],
         NotYet(CLUSTER_LATER), "Replicas that must be in sync for a write with acks=all."),
     Row::new("preallocate", Boolean, "false", Any, &[("log.preallocate", Same)],

@@ -90,13 +90,13 @@ impl Model {
         }
     }
 
-    /// Where the log ends without the batch that holds `offset` and all after it.
+    /// Where batches end without the one that holds `offset` and all after it.
     pub(super) fn end_before(&self, offset: i64) -> i64 {
         self.held()
             .map(|(held, _)| held.header.next_offset())
             .take_while(|end| *end <= offset)
             .last()
-            .map_or(self.log_start, |end| end.max(self.log_start))
+            .unwrap_or(0)
     }
 
     /// Whether these are the batches, as the cleaner left them last, or once before if the power was cut. That edition

@@ -102,6 +102,7 @@ impl Log {
         let key = keys::batch(partition.handle(), from);
         let mut outcome = Ok(());
         let mut next = from;
+        let forgets = partition.lock().state.forgets;
         self.shared.engine.scan(
             Family::Log,
             Start::Floor {
@@ -150,7 +151,13 @@ impl Log {
             return Err(out_of_range(&now));
         }
         if limit == ReadLimit::Stable && !read.batches.is_empty() {
-            read.aborted = partition.lock().state.aborted_in(from, next);
+            let inner = partition.lock();
+            if inner.state.forgets != forgets {
+                // The cleaner forgot an aborted transaction whose data may be among what was read before.
+                drop(inner);
+                return self.read(partition, from, max_bytes, at_least_one, limit);
+            }
+            read.aborted = inner.state.aborted_in(from, next);
         }
         Ok(read)
     }
@@ -241,22 +248,22 @@ impl Log {
         limit: ReadLimit,
     ) -> Result<Option<(i64, i64)>, StorageError> {
         let (times, to) = keys::times(handle);
-        let entry = |to: &[u8]| -> Result<Option<(Vec<u8>, (i64, i64))>, StorageError> {
+        let last_before = |to: &[u8]| -> Result<Option<Vec<u8>>, StorageError> {
             let last = self.shared.engine.last(Family::Log, &times, to)?;
-            Ok(last.and_then(|(key, _)| {
-                let (running_max, base_offset) = keys::parse_time(&key)?;
-                Some((key, (base_offset, running_max)))
-            }))
+            Ok(last.map(|(key, _)| key))
         };
-        let Some((newest, (base_offset, _))) = entry(&to)? else {
+        let Some(newest) = last_before(&to)? else {
             return Ok(None);
         };
-        if base_offset >= limit.end(offsets) {
+        let readable = |(_, base_offset): (i64, i64)| base_offset < limit.end(offsets);
+        if !keys::parse_time(&newest).is_some_and(readable) {
             return Ok(None);
         }
         // An entry is written some time after the maximum grew, but the one before it held a smaller maximum.
-        let before = entry(&newest)?.map(|(_, before)| before);
-        Ok(before.filter(|(base_offset, _)| *base_offset >= offsets.log_start))
+        let before = last_before(&newest)?.and_then(|key| keys::parse_time(&key));
+        Ok(before
+            .filter(|(_, base_offset)| *base_offset >= offsets.log_start)
+            .map(|(running_max, base_offset)| (base_offset, running_max)))
     }
 
     /// Visits the batches from the one that holds `from` on, up to `limit`.

@@ -57,7 +57,7 @@ impl Log {
         now_ms: i64,
         patience_ms: i64,
     ) -> Result<Option<Expired>, StorageError> {
-        let (facts, open, generation, front) = {
+        let (facts, open, (generation, edition), front) = {
             let inner = partition.lock();
             if inner.gone {
                 return Ok(None);
@@ -70,7 +70,8 @@ impl Log {
                 patience_ms,
             };
             let state = &inner.state;
-            (facts, state.open_chunk, state.generation, inner.front)
+            let version = (state.generation, state.edition);
+            (facts, state.open_chunk, version, inner.front)
         };
         if !Walk::can_take(policy, &facts) {
             return Ok(None);
@@ -94,6 +95,7 @@ impl Log {
             Expired(Advance {
                 partition: partition.clone(),
                 generation,
+                edition,
                 from: facts.log_start,
                 to: walk.log_start(),
                 bytes: walk.bytes(),

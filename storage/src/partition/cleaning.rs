@@ -154,6 +154,7 @@ impl PartitionState {
     /// The step planned by `plan_cleaning` is written.
     pub(crate) fn cleaned(&mut self, step: &CleaningStep, recount: &Recount) {
         self.edition += 1;
+        self.forgets += u64::from(!step.forgotten.is_empty());
         self.size_bytes = (self.size_bytes + recount.written).saturating_sub(recount.garbage);
         self.open_chunk = recount.open;
         self.producers.forget_aborted(&step.forgotten);

@@ -183,6 +183,7 @@ impl PartitionState {
         self.isr = before.isr;
         self.generation = before.generation + 1;
         self.edition = before.edition;
+        self.forgets = before.forgets;
         self.high_watermark = before.high_watermark.clamp(self.log_start, self.log_end);
         self.follower_ends = before.follower_ends;
         for end in self.follower_ends.values_mut() {

@@ -25,6 +25,7 @@ use crate::waiters::{complete, lock};
 pub(crate) struct Advance {
     pub(crate) partition: Arc<Partition>,
     pub(crate) generation: u64,
+    pub(crate) edition: u64,
     pub(crate) from: i64,
     pub(crate) to: i64,
     /// Bytes of the batches between both.
@@ -138,7 +139,7 @@ impl Writer {
         })
     }
 
-    /// Where the log ends once the batch that holds `offset` and all after it are gone. Where the cleaner left a gap
+    /// Where batches end once the one that holds `offset` and all after it are gone. Where the cleaner left a gap
     /// before them, that is before the gap: recovery sees only batches.
     fn end_before(&self, handle: Handle, offset: i64, log_start: i64) -> Result<i64, StorageError> {
         let (from, _) = keys::batches(handle, 0);
@@ -147,11 +148,11 @@ impl Writer {
             let to = keys::batch(handle, below);
             let found = self.shared.engine.last(Family::Log, &from, &to)?;
             let Some((_, value)) = found else {
-                return Ok(log_start);
+                return Ok(log_start.min(below));
             };
             let header = recovery::stored_header(handle, &value)?;
             if header.last_offset() < offset {
-                return Ok(header.next_offset().max(log_start));
+                return Ok(header.next_offset());
             }
             below = header.base_offset;
         }
@@ -196,6 +197,7 @@ impl Writer {
                 !inner.gone
                     && inner.state.log_start == advance.from
                     && inner.state.generation == advance.generation
+                    && inner.state.edition == advance.edition
                     && inner.state.high_watermark >= advance.to
             };
             if !still {

@@ -13,8 +13,9 @@ use super::syncer::Shared;
 use crate::engine::{Family, Start};
 use crate::error::StorageError;
 use crate::keys::{self, Handle};
-use crate::log::Partition;
+use crate::log::{Inner, Partition};
 use crate::partition::{Chunk, CleaningStep, Edit, Recount, recount};
+use crate::waiters::lock;
 
 impl Writer {
     /// Answers the log's edition after the step, for the next one.
@@ -41,27 +42,29 @@ impl Writer {
         if step.first_dirty.is_some() {
             self.shared.write_durably(&ops)?;
         } else {
-            self.shared.write_now(&ops)?;
+            self.shared.write(&ops)?;
         }
         let mut inner = partition.lock();
         inner.state.cleaned(&step, &recount);
-        let edition = inner.state.edition;
-        drop(inner);
         if !step.edits.is_empty() {
-            self.replaced(partition, &recount);
+            self.replaced(partition.handle(), &mut inner, &step.edits, &recount);
         }
-        Ok(edition)
+        Ok(inner.state.edition)
     }
 
-    /// Batches of a partition are no longer what they were: whoever keeps their old bytes lets go of them here, and the
-    /// space that the store still has to give back is counted here.
-    fn replaced(&self, partition: &Partition, recount: &Recount) {
-        tracing::trace!(
-            handle = partition.handle().0,
-            garbage = recount.garbage,
-            written = recount.written,
-            "batches were cleaned"
+    /// Batches of a partition are no longer what they were. Whoever keeps something of them lets go of it here, and the
+    /// store is told what room it can give back.
+    fn replaced(&self, handle: Handle, inner: &mut Inner, edits: &[Edit], recount: &Recount) {
+        inner.front = None;
+        let (Some(first), Some(last)) = (edits.first(), edits.last()) else {
+            return;
+        };
+        let range = (
+            keys::batch(handle, first.base_offset),
+            keys::batch(handle, last.base_offset.saturating_add(1)),
         );
+        let now = self.shared.clock.monotonic();
+        lock(&self.shared.unreclaimed).add(range, recount.garbage, now);
     }
 }
 

@@ -126,15 +126,6 @@ impl Shared {
         self.check()
     }
 
-    /// Writes, for a change that need not be safe from a power cut yet.
-    pub(super) fn write_now(&self, ops: &WriteOps) -> Result<(), StorageError> {
-        self.check()?;
-        self.engine.write(ops).map_err(|error| {
-            self.fail(&error);
-            StorageError::Engine(error)
-        })
-    }
-
     /// Nobody remembers whether the room of what an earlier process erased was given back: it is looked after once more.
     /// `handles` are those in use, in order.
     pub(crate) fn reclaim_deleted(&self, handles: &[Handle], next: Handle) {
