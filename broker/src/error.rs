@@ -74,7 +74,9 @@ pub fn storage_error(error: &StorageError) -> ErrorCode {
         StorageError::TransactionCoordinatorFenced { .. } => {
             ErrorCode::TransactionCoordinatorFenced
         }
-        StorageError::NotContinuous { .. } => ErrorCode::UnknownServerError,
+        StorageError::NotContinuous { .. } | StorageError::Overtaken => {
+            ErrorCode::UnknownServerError
+        }
         StorageError::InvalidBatch(_) => ErrorCode::CorruptMessage,
         StorageError::NoSuchPartition => ErrorCode::NotLeaderOrFollower,
         // Clients retry both, and find the broker back or gone.

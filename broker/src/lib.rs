@@ -1,6 +1,8 @@
 //! Ottla, a Kafka-wire-compatible broker. This file builds the parts, starts them and stops them; `main.rs` and
 //! the tests call it. How a request travels stands in ARCHITECTURE.md.
 
+pub mod background;
+pub mod cleaner;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -540,6 +542,10 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
     let begin_anew = CancellationToken::new();
     let looks = disk_watcher.run(broker.log.clone(), env, begin_anew.clone(), stop.clone());
     tasks.spawn(looks);
+    background::start(&broker, &tasks, &stop);
+    if broker.config.log_cleaner_enable {
+        tasks.spawn(cleaner::run(broker.clone(), stop.clone()));
+    }
     let machine = supervise(machine, broker.metrics.clone(), storage_lost.clone());
     health.state.store(Health::RUNNING, Ordering::Release);
     broker.metrics.broker_state(BrokerState::Running);

@@ -212,9 +212,6 @@ pub fn not_enforced(name: &str, value: &str) -> Option<&'static str> {
     const HAPPENS_ANYWAY: &[(&str, &str)] = &[
         ("compression.type", "producer"),
         ("min.insync.replicas", "1"),
-        ("unclean.leader.election.enable", "false"),
-        ("follower.replication.throttled.replicas", ""),
-        ("leader.replication.throttled.replicas", ""),
     ];
     match row(name)?.state {
         State::NotYet(_) if HAPPENS_ANYWAY.contains(&(name, value.trim())) => None,
@@ -284,7 +281,7 @@ impl InForce<'_> {
             read_only: false,
             sensitive: false,
             config_type: row.config_type,
-            documentation: row.documentation,
+            documentation: row.state.documented(row.documentation),
             synonyms,
         }
     }

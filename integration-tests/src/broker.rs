@@ -28,7 +28,8 @@ const TERM_SLACK: Duration = Duration::from_secs(3);
 /// What a broker is started with, besides its folder.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Launch<'a> {
-    /// A `--set` for each. They add to, and override, a loopback listener and metrics on free ports.
+    /// A `--set` for each. They add to, and override, a loopback listener and metrics on free ports, and a retention
+    /// that looks once an hour.
     pub properties: &'a [(&'a str, &'a str)],
     /// Further arguments of `ottla serve`.
     pub args: &'a [&'a str],
@@ -204,7 +205,13 @@ impl Broker {
         }
         let listener = format!("listeners=PLAINTEXT://127.0.0.1:{}", self.port);
         let folder = format!("log.dirs={}", self.folder.display());
-        let mut settings = vec![listener, folder, "metrics.listener=127.0.0.1:0".to_owned()];
+        let mut settings = vec![
+            listener,
+            folder,
+            "metrics.listener=127.0.0.1:0".to_owned(),
+            // Records of tests are older than the default retention.
+            "log.retention.check.interval.ms=3600000".to_owned(),
+        ];
         settings.extend(
             self.properties
                 .iter()

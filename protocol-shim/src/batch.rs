@@ -21,7 +21,9 @@ const LEADER_EPOCH_AT: usize = 12;
 const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;
 const ATTRIBUTES_AT: usize = 21;
+const BASE_TIMESTAMP_AT: usize = 27;
 const MAX_TIMESTAMP_AT: usize = 35;
+const RECORD_COUNT_AT: usize = 57;
 
 const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
@@ -145,12 +147,12 @@ impl BatchHeader {
             crc: u32::from_be_bytes(field(header, CRC_AT)),
             attributes: i16::from_be_bytes(field(header, ATTRIBUTES_AT)),
             last_offset_delta: i32::from_be_bytes(field(header, 23)),
-            base_timestamp: i64::from_be_bytes(field(header, 27)),
+            base_timestamp: i64::from_be_bytes(field(header, BASE_TIMESTAMP_AT)),
             max_timestamp: i64::from_be_bytes(field(header, MAX_TIMESTAMP_AT)),
             producer_id: i64::from_be_bytes(field(header, 43)),
             producer_epoch: i16::from_be_bytes(field(header, 51)),
             base_sequence: i32::from_be_bytes(field(header, 53)),
-            record_count: i32::from_be_bytes(field(header, 57)),
+            record_count: i32::from_be_bytes(field(header, RECORD_COUNT_AT)),
         })
     }
 
@@ -220,9 +222,13 @@ impl BatchHeader {
         self.producer_id >= 0
     }
 
-    /// The timestamp consumers see for a record; `None` if the sum does not fit.
+    /// The timestamp consumers see for a record; `None` if the sum does not fit. A delete horizon may be too far from a
+    /// record's time for their difference to fit: that one wrapped, as in Kafka, and comes back by wrapping.
     pub fn timestamp_of(&self, timestamp_delta: i64) -> Option<i64> {
         match self.timestamp_type() {
+            TimestampType::CreateTime if self.delete_horizon_ms().is_some() => {
+                Some(self.base_timestamp.wrapping_add(timestamp_delta))
+            }
             TimestampType::CreateTime => self.base_timestamp.checked_add(timestamp_delta),
             TimestampType::LogAppendTime => Some(self.max_timestamp),
         }
@@ -275,6 +281,45 @@ fn stamp_timestamp(batch: &mut [u8], timestamp_type: TimestampType, max_timestam
     batch[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.to_be_bytes());
     let crc = crc32c::crc32c(&batch[ATTRIBUTES_AT..]);
     batch[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// What changes in the header of a batch that loses records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rewrite {
+    /// Otherwise the records are not compressed any more.
+    pub(crate) keeps_codec: bool,
+    /// Whether the base timestamp is a delete horizon.
+    pub(crate) delete_horizon: bool,
+    pub(crate) base_timestamp: i64,
+    pub(crate) max_timestamp: i64,
+    pub(crate) record_count: i32,
+}
+
+/// The batch with other records, these fields and a new CRC; everything else of its header stays. `None` where the
+/// length does not fit its field. `batch` is exactly one batch.
+pub(crate) fn rewrite(batch: &[u8], fields: &Rewrite, records: &[u8]) -> Option<Vec<u8>> {
+    let header = batch.first_chunk::<HEADER_LEN>()?;
+    let total = HEADER_LEN + records.len();
+    let length = i32::try_from(total - LOG_OVERHEAD).ok()?;
+    let mut attributes = i16::from_be_bytes(field(header, ATTRIBUTES_AT)) & !DELETE_HORIZON_BIT;
+    if !fields.keeps_codec {
+        attributes &= !COMPRESSION_MASK;
+    }
+    if fields.delete_horizon {
+        attributes |= DELETE_HORIZON_BIT;
+    }
+    let mut new = Vec::with_capacity(total);
+    new.extend_from_slice(header);
+    let mut put = |at: usize, bytes: &[u8]| new[at..at + bytes.len()].copy_from_slice(bytes);
+    put(LENGTH_AT, &length.to_be_bytes());
+    put(ATTRIBUTES_AT, &attributes.to_be_bytes());
+    put(BASE_TIMESTAMP_AT, &fields.base_timestamp.to_be_bytes());
+    put(MAX_TIMESTAMP_AT, &fields.max_timestamp.to_be_bytes());
+    put(RECORD_COUNT_AT, &fields.record_count.to_be_bytes());
+    new.extend_from_slice(records);
+    let crc = crc32c::crc32c(&new[ATTRIBUTES_AT..]);
+    new[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
+    Some(new)
 }
 
 /// The batches that follow each other in `bytes`, each with its own slice. Ends after the first error; a batch cut at

@@ -6,6 +6,7 @@
 //! Invariant: the chunks together never exceed `limit` bytes, and memory follows bytes really there: at most 384 KiB
 //! and the codec's state, for Snappy at most 22 times the block.
 
+pub(crate) mod encode;
 mod lz4;
 mod snappy;
 

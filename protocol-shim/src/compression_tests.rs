@@ -120,7 +120,7 @@ pub(crate) fn content(rng: &mut fastrand::Rng, max: usize) -> Vec<u8> {
     content
 }
 
-fn read_all(
+pub(crate) fn read_all(
     compression: Compression,
     input: &[u8],
     limit: usize,

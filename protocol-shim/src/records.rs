@@ -1,11 +1,12 @@
 //! The records inside a batch: what a producer may send, and a walk over them that borrows instead of decoding.
 //!
 //! Used by Produce (`validate_produce`), ListOffsets (`first_record_since`, `max_timestamp_record`), internal topics
-//! and compaction (`for_each_record`). It never decodes a batch into owned records, never rewrites one, reserves
-//! nothing from a count or length on the wire, and decompresses each batch once, as a stream (see `compression`).
+//! and compaction (`for_each_record`; `filter.rs` alone rewrites a batch). It never decodes a batch into owned records,
+//! reserves nothing from a count or length on the wire, and decompresses as a stream (see `compression`).
 //! Invariant: validation and the timestamp look-ups hold no more than the codec's buffer, however long a record says
 //! it is; `for_each_record` also holds the largest record that crosses a chunk, grown as its bytes arrive.
 
+mod filter;
 mod layout;
 mod produce;
 
@@ -17,6 +18,7 @@ use crate::error_code::ErrorCode;
 use crate::varint::{VarintError, read_varint};
 use layout::{Fault, Layout, RecordBody};
 
+pub use filter::{DeleteHorizon, Retained, emptied, retain_records};
 pub use layout::{Header, Headers, RecordView};
 pub use produce::{ProduceLimits, ValidBatch, validate_produce};
 

@@ -18,6 +18,7 @@ pub fn run(open: &mut Open<'_>) {
     scans_start_at_or_below_a_key(open().as_ref());
     everything_is_there_after_reopening(open);
     equals_an_ordered_map(open);
+    reclaiming_changes_nothing_that_can_be_read(open);
 }
 
 fn put(engine: &dyn Engine, family: Family, key: &[u8], value: &[u8]) {
@@ -210,4 +211,45 @@ fn equals_an_ordered_map(open: &mut Open<'_>) {
         );
     }
     clear(open().as_ref());
+}
+
+fn reclaiming_changes_nothing_that_can_be_read(open: &mut Open<'_>) {
+    let seed = 21;
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut engine = open();
+    for round in 0..12 {
+        for _ in 0..100 {
+            let key = vec![rng.u8(0..8), rng.u8(0..16)];
+            let value = vec![rng.u8(..); rng.usize(0..3_000)];
+            put(engine.as_ref(), Family::Log, &key, &value);
+            model.insert(key, value);
+        }
+        let (one, two) = (vec![rng.u8(0..8)], vec![rng.u8(0..9)]);
+        let (from, to) = if one < two { (one, two) } else { (two, one) };
+        let mut ops = WriteOps::new();
+        ops.delete_range(Family::Log, from.clone(), to.clone());
+        engine.write(&ops).expect("writes");
+        model.retain(|key, _| *key < from || *key >= to);
+        engine.compact(&from, &to).expect("compacts");
+        engine.compact(&to, &from).expect("nothing to compact");
+        if round % 3 == 0 {
+            engine.collect(rng.u64(0..1 << 20)).expect("collects");
+        }
+        let space = engine.space().expect("tells");
+        assert!(space.garbage_bytes <= space.value_bytes);
+        if round % 4 == 3 {
+            drop(engine);
+            engine = open();
+        }
+        let expected: Vec<_> = model.clone().into_iter().collect();
+        let held = all(engine.as_ref(), Family::Log, Start::At(&[]), &[0xff]);
+        assert_eq!(held, expected, "round {round}");
+    }
+    clear(engine.as_ref());
+    engine.compact(&[], &[0xff; 32]).expect("compacts");
+    engine.collect(u64::MAX).expect("collects");
+    let space = engine.space().expect("tells");
+    assert_eq!(space.value_bytes, 0, "{space:?}");
 }

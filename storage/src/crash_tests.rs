@@ -4,6 +4,7 @@
 mod bad_luck;
 mod between;
 mod checks;
+mod cleaning;
 mod full_disk;
 mod gate;
 mod hostile;

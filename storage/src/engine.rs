@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::error::EngineError;
+use crate::reclaim::Space;
 
 /// A family of keys. `Log` is a database of its own and holds all truth; the others are views of it
 /// in a second database, rebuilt from the log whenever they are in doubt.
@@ -211,6 +212,18 @@ pub trait Engine: Send + Sync + 'static {
         from: &[u8],
         to: &[u8],
     ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError>;
+
+    /// Drops the keys of `Family::Log` in `from..to` that were deleted before this call, and the room they take; that of
+    /// their values becomes free, or garbage where a file holds other values too. Changes nothing that can be read.
+    /// Blocks while it works.
+    fn compact(&self, from: &[u8], to: &[u8]) -> Result<(), EngineError>;
+
+    /// Moves what is still referred to out of the oldest files of values that take `oldest_bytes` together, so that these
+    /// files can go. Changes nothing that can be read. Blocks while it works.
+    fn collect(&self, oldest_bytes: u64) -> Result<(), EngineError>;
+
+    /// What `Family::Log` takes on the disk, as `reclaim.rs` wants to know it.
+    fn space(&self) -> Result<Space, EngineError>;
 
     /// Gauges for `/metrics`: short names and values, in the engine's own vocabulary.
     fn properties(&self) -> Vec<(&'static str, u64)>;

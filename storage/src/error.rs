@@ -97,6 +97,9 @@ pub enum StorageError {
     /// The partition was deleted, or is not on this broker.
     #[error("the partition is not on this broker")]
     NoSuchPartition,
+    /// The log was truncated, or cleaned by somebody else, since the change was planned.
+    #[error("the log was changed by somebody else meanwhile")]
+    Overtaken,
     /// The log is closing.
     #[error("the broker is shutting down")]
     ShuttingDown,

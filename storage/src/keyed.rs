@@ -3,7 +3,8 @@
 //!
 //! A view is never the truth and never synced. Each family carries the offset up to which it was applied; at load
 //! one that is of another data directory or ahead of the log is emptied, and whoever loads reads the log from the
-//! least applied offset on. Applying records again, in log order, changes nothing in the end.
+//! least applied offset on. Applying records again, in log order, changes nothing in the end. So is one that has not
+//! seen a tombstone which the log cleaner has removed since: it would keep the key for ever.
 //!
 //! ```text
 //! applied  handle:4 | 0x00              -> version:1 | directory_id:16 | next_offset:8
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use crate::engine::{Engine, Family, Start, WriteOps};
 use crate::error::StorageError;
-use crate::keys::Handle;
+use crate::keys::{self, Handle};
 
 const APPLIED: u8 = 0x00;
 const RECORD: u8 = 0x01;
@@ -68,9 +69,12 @@ impl View {
     /// # Errors
     /// The store's.
     pub fn load(&self, end: i64, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<i64, StorageError> {
+        let known = self.deletes_to()?..=end;
         let mut from = i64::MAX;
         for family in self.families {
-            let applied = self.applied(*family)?.filter(|applied| *applied <= end);
+            let applied = self
+                .applied(*family)?
+                .filter(|applied| known.contains(applied));
             let Some(applied) = applied else {
                 self.empty(&[*family])?;
                 from = 0;
@@ -142,6 +146,13 @@ impl View {
         }))
     }
 
+    /// Up to where tombstones may be gone from the log.
+    fn deletes_to(&self) -> Result<i64, StorageError> {
+        let value = self.engine.get(Family::Log, &keys::cleaned(self.handle))?;
+        let cleaned = value.and_then(|value| keys::parse_cleaned(&value));
+        Ok(cleaned.unwrap_or_default().deletes_to)
+    }
+
     fn key(&self, kind: u8, record_key: &[u8]) -> Vec<u8> {
         let mut key = Vec::with_capacity(5 + record_key.len());
         key.extend_from_slice(&self.handle.0.to_be_bytes());
@@ -156,6 +167,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::compaction::Cleaned;
     use crate::memory::MemoryEngine;
 
     const FAMILIES: &[Family] = &[Family::Offsets, Family::Groups];
@@ -226,6 +238,28 @@ mod tests {
         let there = view(&engine, 2, Uuid::from_u128(8));
         assert_eq!(loaded(&there, 10), (0, BTreeMap::new()));
         assert!(engine.dump(Family::Offsets).is_empty(), "nothing is left");
+    }
+
+    #[test]
+    fn a_view_that_missed_a_tombstone_which_is_gone_is_dropped() {
+        let engine = Arc::new(MemoryEngine::new());
+        let view = view(&engine, 2, HERE);
+        let put = || [change(Family::Offsets, "a", Some("1"))];
+        let cleaned = |deletes_to| {
+            let reached = Cleaned {
+                first_dirty: 90,
+                deletes_to,
+            };
+            let mut ops = WriteOps::new();
+            let (key, value) = (keys::cleaned(Handle(2)), keys::cleaned_value(&reached));
+            ops.put(Family::Log, key, value);
+            engine.write(&ops).expect("writes");
+        };
+        view.apply(put(), 10).expect("writes");
+        cleaned(10);
+        assert_eq!(loaded(&view, 100), (10, entries(&[("a", "1")])));
+        cleaned(11);
+        assert_eq!(loaded(&view, 100), (0, BTreeMap::new()));
     }
 
     #[test]

@@ -14,11 +14,13 @@
 //! aborted      handle:4 | 0x04 | last_offset:8 | producer_id:8                -> first_offset:8, last_stable_offset:8
 //! epoch        handle:4 | 0x05 | leader_epoch:4                               -> start_offset:8
 //! chunk        handle:4 | 0x06 | base_offset:8                                -> end_offset:8, bytes:8, max_timestamp:8
+//! cleaned      handle:4 | 0x07                                                -> first_dirty_offset:8, deletes_to:8
 //! ```
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::compaction::Cleaned;
 use crate::partition::Chunk;
 use crate::producers::{BatchMetadata, ProducerState};
 
@@ -55,6 +57,7 @@ const PRODUCER: u8 = 0x03;
 const ABORTED: u8 = 0x04;
 const EPOCH: u8 = 0x05;
 const CHUNK: u8 = 0x06;
+const CLEANED: u8 = 0x07;
 
 /// Version of the producer value's layout.
 const PRODUCER_VERSION: u8 = 0;
@@ -357,7 +360,7 @@ pub fn chunk(handle: Handle, base_offset: i64) -> Vec<u8> {
 
 /// The chunks of a partition that begin at `base_offset` or later: `from..to`.
 pub fn chunks(handle: Handle, base_offset: i64) -> (Vec<u8>, Vec<u8>) {
-    (chunk(handle, base_offset), key(handle, CHUNK + 1, &[]))
+    (chunk(handle, base_offset), key(handle, CLEANED, &[]))
 }
 
 /// Value of a chunk.
@@ -393,6 +396,7 @@ pub fn kind_name(key: &[u8]) -> &'static str {
         Some(&ABORTED) => "aborted transaction",
         Some(&EPOCH) => "leader epoch",
         Some(&CHUNK) => "chunk",
+        Some(&CLEANED) => "log cleaner's mark",
         _ => "unknown key",
     }
 }
@@ -410,8 +414,35 @@ pub fn is_derived(key: &[u8], value: &[u8]) -> bool {
         Some(&ABORTED) => parse_aborted(key, value).is_some(),
         Some(&EPOCH) => parse_epoch(key, value).is_some(),
         Some(&CHUNK) => parse_chunk(key, value).is_some(),
+        Some(&CLEANED) => key.len() == 5 && parse_cleaned(value).is_some(),
         _ => false,
     }
+}
+
+/// Key of what the log cleaner has reached; absent until its first round.
+pub fn cleaned(handle: Handle) -> Vec<u8> {
+    key(handle, CLEANED, &[])
+}
+
+/// Value of what the log cleaner has reached.
+pub fn cleaned_value(cleaned: &Cleaned) -> Vec<u8> {
+    [
+        cleaned.first_dirty.to_be_bytes(),
+        cleaned.deletes_to.to_be_bytes(),
+    ]
+    .concat()
+}
+
+/// Reads what the log cleaner has reached.
+pub fn parse_cleaned(value: &[u8]) -> Option<Cleaned> {
+    (value.len() == 16)
+        .then(|| {
+            Some(Cleaned {
+                first_dirty: i64_at(value, 0)?,
+                deletes_to: i64_at(value, 8)?,
+            })
+        })
+        .flatten()
 }
 
 #[cfg(test)]
@@ -454,6 +485,7 @@ mod tests {
             vec![aborted(handle, 0, 0), aborted(handle, i64::MAX, i64::MAX)],
             vec![epoch(handle, 0), epoch(handle, i32::MAX)],
             vec![chunk(handle, 0), chunk(handle, i64::MAX)],
+            vec![cleaned(handle)],
         ];
         let flat: Vec<_> = groups.concat();
         assert!(flat.is_sorted());
@@ -541,5 +573,11 @@ mod tests {
         assert_eq!(parsed(&held), Some(held));
         let end_offset = held.base_offset;
         assert_eq!(parsed(&Chunk { end_offset, ..held }), None);
+        let reached = Cleaned {
+            first_dirty: 1 << 40,
+            deletes_to: 7,
+        };
+        assert_eq!(parse_cleaned(&cleaned_value(&reached)), Some(reached));
+        assert_eq!(parse_cleaned(&[0; 15]), None);
     }
 }

@@ -16,6 +16,7 @@
 
 pub mod backup;
 pub mod blob;
+pub mod compaction;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
@@ -39,8 +40,12 @@ pub mod producers;
 pub mod proof;
 #[cfg(test)]
 mod proof_tests;
+pub mod reclaim;
 mod recovery;
 pub mod reserve;
+#[cfg(test)]
+mod retain_tests;
+pub mod retention;
 pub mod rocks;
 mod tail;
 pub mod verify;

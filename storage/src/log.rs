@@ -4,8 +4,10 @@
 //! Invariants: every change of a log goes through the one writer, in the order it was submitted; reads never
 //! wait for it and never see anything at or above the limit they ask for.
 
+mod cleaner;
 mod reads;
 mod replica;
+mod retain;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -17,12 +19,16 @@ use ottla_protocol::batch::BatchHeader;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+pub use self::cleaner::{CleanerLimits, Cleaning, Round, Step};
 pub use self::reads::{Held, Read, ReadLimit, TimestampOffset};
+pub(crate) use self::replica::Inner;
 pub use self::replica::Partition;
+pub(crate) use self::replica::Unerased;
+pub use self::retain::Expired;
 use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
 use crate::keyed::View;
-use crate::keys::{self, PartitionId};
+use crate::keys::{self, Handle, PartitionId};
 use crate::partition::{Appended, Offsets};
 use crate::producers;
 use crate::recovery;
@@ -175,6 +181,8 @@ impl Log {
         }
         // Nothing recovered may be served before it is safe from a power cut.
         engine.sync()?;
+        let mut handles: Vec<Handle> = bindings.iter().map(|(_, handle)| *handle).collect();
+        handles.sort_unstable();
         let partitions = DashMap::new();
         for (id, handle) in bindings {
             let state = recovery::recover(engine.as_ref(), handle, node_id, max_producers)?;
@@ -190,6 +198,7 @@ impl Log {
             observer,
             partitions.clone(),
         ));
+        shared.reclaim_deleted(&handles, next_handle);
         let threads = writer::start(shared.clone(), receiver, tail_bytes);
         let log = Self {
             shared,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
 use crate::error::EngineError;
+use crate::reclaim::Space;
 
 type Map = BTreeMap<(Family, Vec<u8>), Bytes>;
 
@@ -236,6 +237,26 @@ impl Engine for MemoryEngine {
         to: &[u8],
     ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
         Ok(last_in(&self.lock().live, family, from, to))
+    }
+
+    /// What is deleted is gone at once.
+    fn compact(&self, _: &[u8], _: &[u8]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn collect(&self, _: u64) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn space(&self) -> Result<Space, EngineError> {
+        let state = self.lock();
+        let held = state.live.iter().filter(|((family, _), _)| family.in_log());
+        Ok(Space {
+            key_bytes: held
+                .map(|((_, key), value)| (key.len() + value.len()) as u64)
+                .sum(),
+            ..Space::default()
+        })
     }
 
     fn properties(&self) -> Vec<(&'static str, u64)> {

@@ -8,6 +8,7 @@
 //! the other ends follow when the write and the sync returned.
 
 mod chunks;
+mod cleaning;
 mod cuts;
 mod derived;
 
@@ -18,7 +19,10 @@ use ottla_protocol::batch::{self, BatchHeader};
 
 pub use self::chunks::Chunk;
 pub(crate) use self::chunks::Cut;
-use self::derived::marker;
+pub(crate) use self::cleaning::{CleaningStep, Edit, Recount, recount};
+pub(crate) use self::cuts::Range;
+pub(crate) use self::derived::marker;
+use crate::compaction::Cleaned;
 use crate::engine::{Family, WriteOps};
 use crate::error::StorageError;
 use crate::keys::{self, Handle};
@@ -122,6 +126,12 @@ pub struct PartitionState {
     pub(crate) size_bytes: u64,
     /// The batches after the last chunk that was written.
     pub(crate) open_chunk: Chunk,
+    /// What the log cleaner has reached.
+    pub(crate) cleaned: Cleaned,
+    /// Raised whenever the cleaner changes batches, so that nobody changes what is no longer so.
+    pub(crate) edition: u64,
+    /// Raised whenever the cleaner forgets an aborted transaction.
+    pub(crate) forgets: u64,
     /// Raised by every truncation, so that a sync of the log before it is not credited to the one after.
     pub(crate) generation: u64,
 }
@@ -153,6 +163,9 @@ impl PartitionState {
             bytes_since_snapshot: 0,
             size_bytes: 0,
             open_chunk: Chunk::empty_at(0),
+            cleaned: Cleaned::default(),
+            edition: 0,
+            forgets: 0,
             generation: 0,
         }
     }

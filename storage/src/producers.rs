@@ -374,6 +374,14 @@ impl Producers {
         self.aborted = self.aborted.split_off(&(log_start, i64::MIN));
     }
 
+    /// Forgets these aborted transactions, of which no data is left.
+    pub fn forget_aborted(&mut self, gone: &[AbortedTransaction]) {
+        for transaction in gone {
+            self.aborted
+                .remove(&(transaction.last_offset, transaction.producer_id));
+        }
+    }
+
     /// Back to an eighth below the limit once there are more. Neither those with an open transaction go, which would
     /// move the last stable offset, nor the one that just wrote.
     fn forget_oldest(&mut self, writing: i64) {

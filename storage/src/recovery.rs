@@ -14,7 +14,7 @@ use crate::keys::{self, Handle};
 use crate::partition::{Chunk, PartitionState};
 use crate::producers::{AbortedTransaction, ProducerState};
 
-fn damaged(handle: Handle, what: &str) -> StorageError {
+pub(crate) fn damaged(handle: Handle, what: &str) -> StorageError {
     StorageError::Engine(EngineError::Corruption(format!(
         "{what} of partition handle {} has an unknown layout",
         handle.0
@@ -45,6 +45,10 @@ pub fn recover(
             keys::parse_start(&value).ok_or_else(|| damaged(handle, "the log start"))?;
         state.log_start = log_start;
         state.local_log_start = local_log_start;
+    }
+    if let Some(value) = engine.get(Family::Log, &keys::cleaned(handle))? {
+        state.cleaned =
+            keys::parse_cleaned(&value).ok_or_else(|| damaged(handle, "the cleaner's offset"))?;
     }
     let (from, to) = keys::batches(handle, 0);
     state.log_end = match engine.last(Family::Log, &from, &to)? {
@@ -100,6 +104,7 @@ fn recover_epochs(engine: &dyn Engine, state: &mut PartitionState) -> Result<(),
         return Err(damaged(state.handle, "a leader epoch"));
     }
     state.leader_epoch = state.epochs.last_key_value().map_or(0, |(epoch, _)| *epoch);
+    state.trim_recovered_epochs();
     Ok(())
 }
 
@@ -172,6 +177,8 @@ fn recover_snapshot(
     let Some(newest) = complete.last().copied() else {
         return Ok(None);
     };
+    // Older ones may need batches that are erased.
+    complete.retain(|offset| *offset >= state.log_start || *offset == newest);
     for (producer_id, producer) in building.remove(&newest).unwrap_or_default() {
         state.producers.restore(producer_id, producer);
     }
@@ -195,7 +202,9 @@ fn recover_chunks(
         &mut |key, value| match keys::parse_chunk(key, value) {
             Some(chunk) if chunk.base_offset >= end && chunk.end_offset <= state.log_end => {
                 end = chunk.end_offset;
-                state.size_bytes += chunk.bytes;
+                if chunk.end_offset > state.log_start {
+                    state.size_bytes += chunk.bytes;
+                }
                 state.running_max_timestamp = state.running_max_timestamp.max(chunk.max_timestamp);
                 ControlFlow::Continue(())
             }
@@ -225,7 +234,7 @@ fn replay_tail(
 ) -> Result<(), StorageError> {
     let handle = state.handle;
     let open = state.open_chunk.base_offset;
-    let begin = open.max(state.log_start).min(snapshot.unwrap_or(i64::MAX));
+    let begin = open.min(snapshot.unwrap_or(i64::MAX)).max(state.log_start);
     let (lower, to) = keys::batches(handle, 0);
     let key = keys::batch(handle, begin.max(0));
     // The log start may lie inside of a batch, which counts all the same.
@@ -236,7 +245,9 @@ fn replay_tail(
     let mut outcome = Ok(());
     engine.scan(Family::Log, start, &to, &mut |_, value| {
         let step = stored_header(handle, value).map(|header| {
-            if header.base_offset >= open {
+            // Before the log start lies what is deleted but not erased yet.
+            let held = header.next_offset() > state.log_start;
+            if held && header.base_offset >= open {
                 state.size_bytes += value.len() as u64;
                 state.open_chunk.add(&header, value.len());
                 state.running_max_timestamp = state.running_max_timestamp.max(header.max_timestamp);
@@ -244,7 +255,7 @@ fn replay_tail(
                     state.bytes_since_time_entry += value.len();
                 }
             }
-            if snapshot.is_some_and(|snapshot| header.base_offset >= snapshot) {
+            if held && snapshot.is_some_and(|snapshot| header.base_offset >= snapshot) {
                 state.replay(&header, value);
             }
         });

@@ -7,12 +7,13 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, ErrorKind, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB, DBRawIterator,
+    DBRecoveryMode, ErrorKind, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use rustix::fs::{Mode, OFlags};
 
@@ -20,6 +21,7 @@ use crate::disk::{Disk, Syncs};
 use crate::durable::keeper::SyncPoint;
 use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
 use crate::error::EngineError;
+use crate::reclaim::Space;
 use crate::wal;
 
 /// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
@@ -27,6 +29,12 @@ const WRITE_BUFFER_BYTES: usize = 32 << 20;
 
 /// Values from this size on go to blob files, so that compaction and retention touch keys only.
 const MIN_BLOB_BYTES: u64 = 1024;
+
+/// Size of a blob file in a small store; a flush of one write buffer fills several. As the store grows so do the files,
+/// and there are never many more than `BLOB_FILES` of them.
+const BLOB_FILE_BYTES: u64 = 8 << 20;
+const MOST_BLOB_FILE_BYTES: u64 = 256 << 20;
+const BLOB_FILES: u64 = 4096;
 
 /// How the engine uses the machine.
 #[derive(Debug, Clone)]
@@ -51,6 +59,7 @@ pub struct RocksEngine {
     log: DB,
     meta: DB,
     synced: Arc<SyncPoint>,
+    blob_file_bytes: AtomicU64,
 }
 
 impl std::fmt::Debug for RocksEngine {
@@ -78,6 +87,12 @@ fn classify(error: &rocksdb::Error) -> EngineError {
         ErrorKind::Corruption => EngineError::Corruption(text.to_owned()),
         _ => EngineError::Io(text.to_owned()),
     }
+}
+
+/// The size of new blob files in a store that has this many bytes of them.
+fn blob_file_bytes(store_bytes: u64) -> u64 {
+    let fitting = (store_bytes / BLOB_FILES).next_power_of_two();
+    fitting.clamp(BLOB_FILE_BYTES, MOST_BLOB_FILE_BYTES)
 }
 
 /// Whether files in `dir` can be opened past the page cache; not so on some tmpfs.
@@ -112,7 +127,8 @@ fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     // Big values apart from keys: compaction rewrites keys only. Garbage is collected by retention, never by itself.
     db.set_enable_blob_files(true);
     db.set_min_blob_size(MIN_BLOB_BYTES);
-    db.set_blob_file_size(256 << 20);
+    // A flush writes values in the order of their keys: in small files one topic's lie mostly together, and go together.
+    db.set_blob_file_size(BLOB_FILE_BYTES);
     db.set_enable_blob_gc(false);
     // Sequential catch-up reads want the kernel's read-ahead.
     db.set_advise_random_on_open(false);
@@ -204,11 +220,14 @@ impl RocksEngine {
             }
             opened => opened?,
         };
-        Ok(Self {
+        let engine = Self {
             log,
             meta,
             synced: Arc::default(),
-        })
+            blob_file_bytes: AtomicU64::new(BLOB_FILE_BYTES),
+        };
+        engine.fit_blob_files()?;
+        Ok(engine)
     }
 
     /// Opens what is in `dir` to be read only, and changes nothing there. RocksDB's own log goes to `scratch`.
@@ -236,6 +255,7 @@ impl RocksEngine {
             log: open("log", log_options(options, false), &[Family::Log.name()])?,
             meta: open("meta", meta_options(), &families)?,
             synced: Arc::default(),
+            blob_file_bytes: AtomicU64::new(BLOB_FILE_BYTES),
         })
     }
 
@@ -265,6 +285,70 @@ impl RocksEngine {
         if compact {
             self.log.compact_range(None::<&[u8]>, None::<&[u8]>);
         }
+    }
+
+    /// A compaction that lets RocksDB's own ones run beside it: they keep writers from being slowed down.
+    fn beside() -> CompactOptions {
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options
+    }
+
+    /// Whether compactions move values out of the share `age_cutoff` of blob files that is the oldest.
+    fn set_blob_gc(&self, age_cutoff: Option<f64>) -> Result<(), EngineError> {
+        let on = age_cutoff.is_some().to_string();
+        let cutoff = age_cutoff.unwrap_or(0.0).to_string();
+        let options = [
+            ("enable_blob_garbage_collection", on.as_str()),
+            ("blob_garbage_collection_age_cutoff", cutoff.as_str()),
+        ];
+        self.log
+            .set_options(&options)
+            .map_err(|error| classify(&error))
+    }
+
+    /// Lets the size of new blob files follow that of the store.
+    fn fit_blob_files(&self) -> Result<(), EngineError> {
+        let fitting = blob_file_bytes(self.number("rocksdb.live-blob-file-size")?);
+        if self.blob_file_bytes.swap(fitting, Ordering::Relaxed) == fitting {
+            return Ok(());
+        }
+        let options = [("blob_file_size", fitting.to_string())];
+        let options = options
+            .each_ref()
+            .map(|(name, value)| (*name, value.as_str()));
+        self.log
+            .set_options(&options)
+            .map_err(|error| classify(&error))
+    }
+
+    fn number(&self, property: &str) -> Result<u64, EngineError> {
+        let value = self.log.property_int_value(property);
+        Ok(value.map_err(|error| classify(&error))?.unwrap_or(0))
+    }
+
+    /// Number and size of each blob file, oldest first.
+    fn blob_files(&self) -> Result<Vec<(u64, u64)>, EngineError> {
+        let path = self.log.path();
+        let failed =
+            |error: std::io::Error| EngineError::Io(format!("{}: {error}", path.display()));
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".blob"));
+            let Some(number) = number.and_then(|number| number.parse().ok()) else {
+                continue;
+            };
+            match entry.metadata() {
+                Ok(metadata) => files.push((number, metadata.len())),
+                // RocksDB removes files when it likes.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
     }
 
     fn family(&self, family: Family) -> &rocksdb::ColumnFamily {
@@ -419,6 +503,47 @@ impl Engine for RocksEngine {
         Ok(found)
     }
 
+    fn compact(&self, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
+        if from < to {
+            self.log
+                .compact_range_opt(Some(from), Some(to), &Self::beside());
+        }
+        self.fit_blob_files()
+    }
+
+    fn collect(&self, oldest_bytes: u64) -> Result<(), EngineError> {
+        let files = self.blob_files()?;
+        let mut before = 0;
+        let count = files
+            .iter()
+            .take_while(|(_, size)| {
+                let wanted = before < oldest_bytes;
+                before += size;
+                wanted
+            })
+            .count();
+        if count == 0 {
+            return Ok(());
+        }
+        // RocksDB multiplies and rounds down; half a file more keeps the product on the right side.
+        let share = (count as f64 + 0.5) / files.len() as f64;
+        self.set_blob_gc(Some(share.min(1.0)))?;
+        let mut options = Self::beside();
+        // Keys that are settled refer to old files, too.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        self.log
+            .compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+        self.set_blob_gc(None)
+    }
+
+    fn space(&self) -> Result<Space, EngineError> {
+        Ok(Space {
+            key_bytes: self.number("rocksdb.live-sst-files-size")?,
+            value_bytes: self.number("rocksdb.live-blob-file-size")?,
+            garbage_bytes: self.number("rocksdb.live-blob-file-garbage-size")?,
+        })
+    }
+
     fn properties(&self) -> Vec<(&'static str, u64)> {
         const PROPERTIES: [(&str, &str); 8] = [
             ("memtable_bytes", "rocksdb.cur-size-all-mem-tables"),
@@ -473,6 +598,50 @@ mod tests {
         assert!(RocksEngine::open_with(dir.path(), &options, &failing).is_err());
         let held = std::fs::read_dir(dir.path().join("log")).expect("lists");
         assert_eq!(held.count(), 0);
+    }
+
+    #[test]
+    fn blob_files_grow_with_the_store() {
+        let mib = |store_gib: u64| blob_file_bytes(store_gib << 30) >> 20;
+        assert_eq!([0, 1, 32, 33, 100, 2_000].map(mib), [8, 8, 8, 16, 32, 256]);
+    }
+
+    #[test]
+    fn a_few_values_that_stay_do_not_pin_the_files_they_are_in() {
+        let dir = TempDir::new("rocks-pinned");
+        let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
+        // One value in a hundred stays, wherever it lies.
+        let stays = |index: u32| index % 100 == 7;
+        let key = |index: u32| [&[u8::from(!stays(index))], &index.to_be_bytes()[..]].concat();
+        for index in 0..3_000_u32 {
+            let mut ops = WriteOps::new();
+            ops.put(Family::Log, key(index), vec![index as u8; 20_000]);
+            engine.write(&ops).expect("writes");
+            if index % 500 == 499 {
+                engine.log.flush().expect("flushes");
+            }
+        }
+        let mut ops = WriteOps::new();
+        ops.delete_range(Family::Log, vec![1], vec![2]);
+        engine.write(&ops).expect("writes");
+        engine.compact(&[1], &[2]).expect("compacts");
+        let before = engine.space().expect("tells");
+        assert!(before.garbage_bytes > 0, "{before:?}");
+        engine.collect(before.value_bytes).expect("collects");
+        let after = engine.space().expect("tells");
+        assert!(after.garbage_bytes < 1 << 10, "{after:?}");
+        assert!((600_000..700_000).contains(&after.value_bytes), "{after:?}");
+        let files: u64 = engine
+            .blob_files()
+            .expect("lists")
+            .iter()
+            .map(|(_, size)| size)
+            .sum();
+        assert!(files < 1_000_000, "{files} bytes on disk");
+        for index in (0..3_000).filter(|index| stays(*index)) {
+            let value = engine.get(Family::Log, &key(index)).expect("gets");
+            assert_eq!(value.expect("stays"), vec![index as u8; 20_000]);
+        }
     }
 
     #[test]

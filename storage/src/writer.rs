@@ -9,6 +9,7 @@
 //! * after a failed write or sync everything waiting fails, nothing more is accepted, nothing is retried.
 
 mod changes;
+mod cleaning;
 mod syncer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,14 +19,14 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::changes::{create_now, stored_next_handle};
+pub(crate) use self::changes::{Advance, create_now, stored_next_handle};
 pub(crate) use self::syncer::Shared;
 use self::syncer::sync_loop;
 use crate::engine::WriteOps;
 use crate::error::{EngineError, StorageError};
 use crate::keys::PartitionId;
 use crate::log::{AppendEntry, Partition};
-use crate::partition::Offsets;
+use crate::partition::{CleaningStep, Offsets};
 use crate::tail::Arrivals;
 use crate::waiters::{Acks, AppendWaiter, PendingAppend, complete};
 
@@ -58,6 +59,14 @@ pub(crate) enum Command {
         offset: i64,
         reply: Reply<i64>,
     },
+    AdvanceStarts {
+        advances: Vec<Advance>,
+        reply: Reply<u64>,
+    },
+    Erase {
+        partitions: Vec<Arc<Partition>>,
+        reply: Reply<()>,
+    },
     Truncate {
         partition: Arc<Partition>,
         offset: i64,
@@ -67,6 +76,11 @@ pub(crate) enum Command {
         partition: Arc<Partition>,
         offset: i64,
         reply: Reply<Offsets>,
+    },
+    Clean {
+        partition: Arc<Partition>,
+        step: CleaningStep,
+        reply: Reply<u64>,
     },
     Create {
         ids: Vec<PartitionId>,
@@ -220,6 +234,12 @@ impl Writer {
             } => {
                 let _ = reply.send(self.delete_prefix(&partition, offset));
             }
+            Command::AdvanceStarts { advances, reply } => {
+                let _ = reply.send(self.advance_starts(&advances));
+            }
+            Command::Erase { partitions, reply } => {
+                let _ = reply.send(self.erase(&partitions));
+            }
             Command::Truncate {
                 partition,
                 offset,
@@ -233,6 +253,13 @@ impl Writer {
                 reply,
             } => {
                 let _ = reply.send(self.truncate_fully(&partition, offset));
+            }
+            Command::Clean {
+                partition,
+                step,
+                reply,
+            } => {
+                let _ = reply.send(self.clean(&partition, step));
             }
             Command::Create { ids, reply } => {
                 let _ = reply.send(create_now(&self.shared, &ids));

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ottla_coordinator::metadata::{ConfigResource, Image};
+use ottla_storage::log::CleanerLimits;
 use tokio::sync::watch;
 
 use super::load::check_together;
@@ -38,9 +39,40 @@ pub struct DynamicConfig {
     pub max_connection_creation_rate: usize,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
+    /// `log.cleaner.*`
+    pub cleaner: CleanerConfig,
     /// The configs of a topic that sets none of its own.
     pub topic_defaults: TopicConfig,
     values: Values,
+}
+
+/// How the log cleaner works.
+#[derive(Debug, Clone, Copy)]
+pub struct CleanerConfig {
+    /// `log.cleaner.backoff.ms`
+    pub backoff_ms: u64,
+    /// `log.cleaner.io.max.bytes.per.second`
+    pub io_max_bytes_per_second: f64,
+    /// `log.cleaner.dedupe.buffer.size` (within the memory budget), `log.cleaner.io.buffer.load.factor` and
+    /// `log.cleaner.io.buffer.size`
+    pub limits: CleanerLimits,
+}
+
+impl CleanerConfig {
+    fn of(values: &Values, memory_budget_bytes: usize) -> Self {
+        let dedupe_buffer_bytes: i64 = values.number("log.cleaner.dedupe.buffer.size");
+        Self {
+            backoff_ms: values.number("log.cleaner.backoff.ms"),
+            io_max_bytes_per_second: values.number("log.cleaner.io.max.bytes.per.second"),
+            limits: CleanerLimits {
+                dedupe_buffer_bytes: usize::try_from(dedupe_buffer_bytes)
+                    .unwrap_or(0)
+                    .min(memory_budget_bytes / 4),
+                load_factor: values.number("log.cleaner.io.buffer.load.factor"),
+                io_buffer_bytes: values.number("log.cleaner.io.buffer.size"),
+            },
+        }
+    }
 }
 
 impl DynamicConfig {
@@ -61,6 +93,7 @@ impl DynamicConfig {
             max_connections_per_ip: values.number("max.connections.per.ip"),
             max_connection_creation_rate: values.number("max.connection.creation.rate"),
             producer_id_expiration_ms: values.number("producer.id.expiration.ms"),
+            cleaner: CleanerConfig::of(&values, config.memory_budget_bytes),
             topic_defaults: TopicConfig::from_values(&BTreeMap::new(), &values),
             values,
         }
@@ -172,7 +205,7 @@ fn described(
         read_only: !row.dynamic,
         sensitive: false,
         config_type: row.config_type,
-        documentation: row.documentation,
+        documentation: row.state().documented(row.documentation),
         synonyms,
     }
 }

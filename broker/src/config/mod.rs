@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use dynamic::{BrokerScope, DynamicConfig, LiveConfig};
+pub use dynamic::{BrokerScope, CleanerConfig, DynamicConfig, LiveConfig};
 pub use listeners::{Listener, SecurityProtocol};
 pub use load::{ConfigError, Loaded, Origin, Warning};
 pub use table::State;
@@ -51,6 +51,8 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// `disk.*`
     pub disk: DiskLimits,
+    /// `log.retention.check.interval.ms`
+    pub log_retention_check_interval_ms: u64,
     /// `auto.create.topics.enable`
     pub auto_create_topics_enable: bool,
     /// `auto.create.topics.limit`
@@ -89,6 +91,8 @@ pub struct Config {
     pub transaction_max_timeout_ms: i32,
     /// `log.scrub.interval.ms`; zero: never.
     pub log_scrub_interval: Duration,
+    /// `log.cleaner.enable`
+    pub log_cleaner_enable: bool,
     /// `offsets.topic.num.partitions`
     pub offsets_topic_num_partitions: i32,
     /// `group.*` and `offset*.*`; `max_groups` is of all shards together.
@@ -131,6 +135,7 @@ impl Config {
                 refuse_bytes: values.number("disk.refuse.free.bytes"),
                 reserve_bytes: values.number("disk.reserve.bytes"),
             },
+            log_retention_check_interval_ms: values.number("log.retention.check.interval.ms"),
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
             auto_create_topics_limit: values.number("auto.create.topics.limit"),
             num_partitions: values.number("num.partitions"),
@@ -162,6 +167,7 @@ impl Config {
             max_producers_per_partition: values.number("max.producers.per.partition"),
             transaction_max_timeout_ms: values.number("transaction.max.timeout.ms"),
             log_scrub_interval: Duration::from_millis(values.number("log.scrub.interval.ms")),
+            log_cleaner_enable: values.boolean("log.cleaner.enable"),
             offsets_topic_num_partitions: values.number("offsets.topic.num.partitions"),
             groups: group_config(&values),
             values,

@@ -23,6 +23,17 @@ pub enum State {
     NoMeaning(&'static str),
 }
 
+impl State {
+    /// What a config does, with what is missing here, for DescribeConfigs.
+    pub fn documented(self, documentation: &str) -> String {
+        match self {
+            State::Effective => documentation.to_owned(),
+            State::NotYet(note) => format!("{documentation} Not yet: {note}."),
+            State::NoMeaning(reason) => format!("{documentation} No effect here: {reason}."),
+        }
+    }
+}
+
 /// One property of the broker.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -295,10 +306,23 @@ pub const BROKER_CONFIGS: &[Row] = &[
         .bounds(Bounds::Between(-131_072, 22))
         .dynamic()
         .of_topic("compression.zstd.level"),
+    Row::new("log.cleaner.backoff.ms", Long, "15000", "How long the log cleaner rests when no log is dirty enough.")
+        .bounds(Bounds::AtLeast(0))
+        .dynamic(),
+    Row::new("log.cleaner.dedupe.buffer.size", Long, "134217728", "Bytes for the newest offsets of keys while a log is compacted, at most a quarter of memory.budget.bytes; what does not fit waits for the next round.")
+        .dynamic(),
     Row::new("log.cleaner.delete.retention.ms", Long, "86400000", "Broker-wide default of delete.retention.ms.")
         .bounds(Bounds::AtLeast(0))
         .dynamic()
         .of_topic("delete.retention.ms"),
+    Row::new("log.cleaner.enable", Boolean, "true", "Whether logs are compacted at all."),
+    Row::new("log.cleaner.io.buffer.load.factor", Double, "0.9", "How full the table of log.cleaner.dedupe.buffer.size may get, 0.01 to 0.99; fuller is slower.")
+        .dynamic(),
+    Row::new("log.cleaner.io.buffer.size", Int, "524288", "Bytes of batches that the log cleaner reads and replaces in one step.")
+        .bounds(Bounds::AtLeast(0))
+        .dynamic(),
+    Row::new("log.cleaner.io.max.bytes.per.second", Double, "1.7976931348623157E308", "Bytes that the log cleaner reads and writes per second at the most.")
+        .dynamic(),
     Row::new("log.cleaner.max.compaction.lag.ms", Long, "9223372036854775807", "Broker-wide default of max.compaction.lag.ms.")
         .bounds(Bounds::AtLeast(1))
         .dynamic()
@@ -355,10 +379,9 @@ pub const BROKER_CONFIGS: &[Row] = &[
         .of_topic("message.timestamp.type"),
     Row::new("log.preallocate", Boolean, "false", "Broker-wide default of preallocate.").dynamic().of_topic("preallocate"),
     Row::new("log.retention.bytes", Long, "-1", "Broker-wide default of retention.bytes.").dynamic().of_topic("retention.bytes"),
-    Row::new("log.retention.check.interval.ms", Long, "10000", "How often the broker looks for expired records.")
+    Row::new("log.retention.check.interval.ms", Long, "10000", "Longest time until the log start moves past an expired batch.")
         .bounds(Bounds::AtLeast(1))
-        .differs("expired records go one batch at a time, which is cheap to look for often")
-        .not_yet(topic_table::RETENTION_LATER),
+        .differs("expired records go one batch at a time, which is cheap to look for often"),
     Row::new("log.retention.hours", Int, "168", "Broker-wide default of retention.ms, in hours; the ones in minutes and ms go before it.")
         .of_topic("retention.ms"),
     Row::without_default("log.retention.minutes", Int, "Broker-wide default of retention.ms, in minutes; the one in ms goes before it.")
@@ -434,10 +457,10 @@ pub(crate) const SILENT_KEYS: &[(&str, &str)] = &[
     ("num.replica.fetchers", JVM),
     ("queued.max.requests", JVM),
     ("socket.listen.backlog.size", JVM),
-    ("log.cleaner.threads", JVM),
-    ("log.cleaner.dedupe.buffer.size", JVM),
-    ("log.cleaner.io.buffer.size", JVM),
-    ("log.cleaner.io.buffer.load.factor", JVM),
+    (
+        "log.cleaner.threads",
+        "one thread cleans, one log at a time",
+    ),
     ("log.flush.offset.checkpoint.interval.ms", JVM),
     ("log.flush.start.offset.checkpoint.interval.ms", JVM),
     ("metric.reporters", JVM),

@@ -89,8 +89,8 @@ pub struct DescribedConfig {
     pub sensitive: bool,
     /// Its type.
     pub config_type: ConfigType,
-    /// One sentence on what it does.
-    pub documentation: &'static str,
+    /// What it does, and what of that it does not do here.
+    pub documentation: String,
     /// All values that could apply, the one in force first.
     pub synonyms: Vec<ConfigSynonym>,
 }

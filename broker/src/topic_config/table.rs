@@ -86,13 +86,11 @@ pub(crate) const COMPRESSION_TYPES: &[&str] =
 pub(crate) const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
 /// Why `flush.messages` has another default than Kafka's.
 pub(crate) const DURABLE_BY_DEFAULT: &str = "durable by default: a batch is acknowledged once it is synced; Kafka leaves it to the page cache";
-/// What retention configs are waiting for.
-pub(crate) const RETENTION_LATER: &str = "retention is not enforced yet: records are kept";
-
-const COMPACTION_LATER: &str = "compaction is not enforced yet: all records are kept";
 const CODEC_LATER: &str = "batches keep the codec of their producer";
 const CLUSTER_LATER: &str = "it needs a second broker";
 const NO_SEGMENTS: &str = "a partition is not cut into segment files";
+const BY_BATCH: &str = "a partition is not cut into segment files; records are deleted batch by batch, and none is kept until a segment is full or old enough";
+const ONE_REPLICA: &str = "a partition has one replica, on this broker";
 const NO_TIERS: &str = "there is no tiered storage";
 /// The switch of tiered storage.
 pub(crate) const REMOTE_STORAGE: &str = "remote.storage.enable";
@@ -102,7 +100,7 @@ const MAX: &str = "9223372036854775807";
 #[rustfmt::skip]
 pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("cleanup.policy", List, "delete", ListOf(CLEANUP_POLICIES), &[("log.cleanup.policy", Same)],
-        NotYet("neither retention nor compaction is enforced yet: all records are kept"),
+        Effective,
         "What happens with old records: delete by age and size, compact to the newest of each key, or both."),
     Row::new("compression.gzip.level", Int, "-1", BetweenOr(1, 9, -1), &[("compression.gzip.level", Same)],
         NotYet(CODEC_LATER), "Level for compression.type=gzip."),
@@ -113,7 +111,7 @@ pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("compression.zstd.level", Int, "3", Between(-131_072, 22), &[("compression.zstd.level", Same)],
         NotYet(CODEC_LATER), "Level for compression.type=zstd."),
     Row::new("delete.retention.ms", Long, "86400000", AtLeast(0), &[("log.cleaner.delete.retention.ms", Same)],
-        NotYet(COMPACTION_LATER), "How long a compacted topic keeps tombstones."),
+        Effective, "How long a compacted topic keeps tombstones."),
     Row::new("file.delete.delay.ms", Long, "60000", AtLeast(0), &[("log.segment.delete.delay.ms", Same)],
         NoMeaning(NO_SEGMENTS), "How long a deleted segment file stays on disk."),
     Row::new("flush.messages", Long, "1", AtLeast(1), &[("log.flush.interval.messages", Same)],
@@ -122,17 +120,17 @@ pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("flush.ms", Long, MAX, AtLeast(0), &[("log.flush.interval.ms", Same), ("log.flush.scheduler.interval.ms", Same)],
         Effective, "Longest time until written messages are synced; it delays no answer."),
     Row::new("follower.replication.throttled.replicas", List, "", ThrottledReplicas, &[],
-        NotYet(CLUSTER_LATER), "Replicas whose copying is throttled on the follower's side."),
+        NoMeaning(ONE_REPLICA), "Replicas whose copying is throttled on the follower's side."),
     Row::new("index.interval.bytes", Int, "4096", AtLeast(0), &[("log.index.interval.bytes", Same)],
         NoMeaning("every batch is found by its key"), "Bytes of records per entry of the offset index."),
     Row::new("leader.replication.throttled.replicas", List, "", ThrottledReplicas, &[],
-        NotYet(CLUSTER_LATER), "Replicas whose copying is throttled on the leader's side."),
+        NoMeaning(ONE_REPLICA), "Replicas whose copying is throttled on the leader's side."),
     Row::new("local.retention.bytes", Long, "-2", AtLeast(-2), &[("log.local.retention.bytes", Same)],
         NoMeaning(NO_TIERS), "Bytes of a partition kept on local disk; -2: as retention.bytes."),
     Row::new("local.retention.ms", Long, "-2", AtLeast(-2), &[("log.local.retention.ms", Same)],
         NoMeaning(NO_TIERS), "Time that records are kept on local disk; -2: as retention.ms."),
     Row::new("max.compaction.lag.ms", Long, MAX, AtLeast(1), &[("log.cleaner.max.compaction.lag.ms", Same)],
-        NotYet(COMPACTION_LATER), "A record is compacted at the latest after this time."),
+        Effective, "A record is compacted at the latest after this time."),
     Row::new("max.message.bytes", Int, "1048588", AtLeast(0), &[("message.max.bytes", Same)],
         Effective, "Largest record batch, as compressed by its producer."),
     Row::new("message.timestamp.after.max.ms", Long, "3600000", AtLeast(0), &[("log.message.timestamp.after.max.ms", Same)],
@@ -142,9 +140,9 @@ pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("message.timestamp.type", Text, "CreateTime", OneOf(TIMESTAMP_TYPES), &[("log.message.timestamp.type", Same)],
         Effective, "Whether records keep the producer's timestamp or get the time of their append."),
     Row::new("min.cleanable.dirty.ratio", Double, "0.5", Share, &[("log.cleaner.min.cleanable.ratio", Same)],
-        NotYet(COMPACTION_LATER), "Share of a log that must be uncompacted before it is compacted again."),
+        Effective, "Share of a log that must be uncompacted before it is compacted again."),
     Row::new("min.compaction.lag.ms", Long, "0", AtLeast(0), &[("log.cleaner.min.compaction.lag.ms", Same)],
-        NotYet(COMPACTION_LATER), "A record is not compacted before this time."),
+        Effective, "A record is not compacted before this time."),
     Row::new("min.insync.replicas", Int, "1", AtLeast(1), &[("min.insync.replicas", Same)],
         NotYet(CLUSTER_LATER), "Replicas that must be in sync for a write with acks=all."),
     Row::new("preallocate", Boolean, "false", Any, &[("log.preallocate", Same)],
@@ -156,18 +154,18 @@ pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new(REMOTE_STORAGE, Boolean, "false", Any, &[],
         NoMeaning(NO_TIERS), "Whether the topic is tiered to remote storage; true is refused."),
     Row::new("retention.bytes", Long, "-1", Any, &[("log.retention.bytes", Same)],
-        NotYet(RETENTION_LATER), "Bytes of a partition to keep; negative: no limit."),
+        Effective, "Bytes that a partition keeps at least; older batches go while the rest has as many; negative: no limit."),
     Row::new("retention.ms", Long, "604800000", AtLeast(-1),
         &[("log.retention.ms", Same), ("log.retention.minutes", Minutes), ("log.retention.hours", Hours)],
-        NotYet(RETENTION_LATER), "How long records are kept; -1: no limit."),
+        Effective, "A batch is deleted when its newest timestamp is older than this, and so are all before it; -1: no limit."),
     Row::new("segment.bytes", Int, "1073741824", AtLeast(1_048_576), &[("log.segment.bytes", Same)],
-        NoMeaning(NO_SEGMENTS), "Size of a segment file."),
+        NoMeaning(BY_BATCH), "Size at which Kafka closes a segment file, the unit in which it deletes records."),
     Row::new("segment.index.bytes", Int, "10485760", AtLeast(4), &[("log.index.size.max.bytes", Same)],
         NoMeaning(NO_SEGMENTS), "Size of a segment's index."),
     Row::new("segment.jitter.ms", Long, "0", AtLeast(0), &[("log.roll.jitter.ms", Same), ("log.roll.jitter.hours", Hours)],
         NoMeaning(NO_SEGMENTS), "Random time taken off segment.ms."),
     Row::new("segment.ms", Long, "604800000", AtLeast(1), &[("log.roll.ms", Same), ("log.roll.hours", Hours)],
-        NoMeaning(NO_SEGMENTS), "Age at which a segment file is closed."),
+        NoMeaning(BY_BATCH), "Age at which Kafka closes a segment file, full or not."),
     Row::new("unclean.leader.election.enable", Boolean, "false", Any, &[("unclean.leader.election.enable", Same)],
-        NotYet(CLUSTER_LATER), "Whether a replica that lags may become leader when no other is left."),
+        NoMeaning(ONE_REPLICA), "Whether a replica that lags may become leader when no other is left."),
 ];

@@ -406,10 +406,6 @@ fn settings_that_contradict_each_other_or_the_broker_are_refused() {
 #[test]
 fn what_is_not_enforced_says_so() {
     assert_eq!(
-        not_enforced("retention.ms", "5"),
-        Some("retention is not enforced yet: records are kept")
-    );
-    assert_eq!(
         not_enforced("compression.type", "gzip"),
         Some("batches keep the codec of their producer")
     );
@@ -420,6 +416,9 @@ fn what_is_not_enforced_says_so() {
         "flush.messages",
         "flush.ms",
         "message.timestamp.type",
+        "retention.ms",
+        "cleanup.policy",
+        "delete.retention.ms",
         "segment.bytes",
         "nope",
     ] {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::engine::{Engine, Family, Start, Visit, WriteOps};
 use crate::error::EngineError;
+use crate::reclaim::Space;
 
 /// Stands between the log and a store. What is not overridden passes as it is.
 pub(super) trait Between: Send + Sync + 'static {
@@ -66,6 +67,15 @@ impl<B: Between> Engine for Through<B> {
         to: &[u8],
     ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
         self.engine.last(family, from, to)
+    }
+    fn compact(&self, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
+        self.engine.compact(from, to)
+    }
+    fn collect(&self, oldest_bytes: u64) -> Result<(), EngineError> {
+        self.engine.collect(oldest_bytes)
+    }
+    fn space(&self) -> Result<Space, EngineError> {
+        self.engine.space()
     }
     fn properties(&self) -> Vec<(&'static str, u64)> {
         self.engine.properties()

@@ -148,7 +148,7 @@ impl World {
             let (held, _) = model.read(model.log_start, limit, usize::MAX, true);
             let bytes: usize = held.iter().map(Bytes::len).sum();
             assert_eq!(state.size_bytes, bytes as u64, "bytes held");
-            let matched = model.match_producers(&state.producers, false);
+            let matched = model.match_producers(&state.producers, false, false);
             matched.unwrap_or_else(|what| panic!("{what}"));
             let aborted = state.aborted_in(0, i64::MAX);
             assert!(

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_protocol::batch::{self, BatchBuilder, BatchHeader};
 
+use super::cleaning::offsets_in;
+
 use crate::log::{Partition, ReadLimit};
 use crate::partition::{LogConfig, Offsets};
 use crate::producers::Producers;
@@ -53,6 +55,17 @@ pub(super) struct Stored {
     pub(super) durable: bool,
     /// First batch of a leader epoch.
     pub(super) begins_epoch: bool,
+    /// The cleaner took it before a truncation made recovery count producers anew: it counts no more.
+    pub(super) uncounted: bool,
+}
+
+/// What the cleaner has changed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Edition {
+    /// By base offset: other bytes, or none.
+    pub(super) content: BTreeMap<i64, Option<Bytes>>,
+    /// Aborted transactions that readers are not told of any more, by marker and producer.
+    pub(super) forgotten: BTreeSet<(i64, i64)>,
 }
 
 /// What an append must be answered.
@@ -115,7 +128,7 @@ struct Transaction {
 pub(super) struct Model {
     pub(super) partition: Arc<Partition>,
     pub(super) config: LogConfig,
-    /// Everything that was written and not truncated, deleted batches included.
+    /// Everything that was written and not truncated, as it was then, deleted and cleaned batches included.
     pub(super) batches: Vec<Stored>,
     pub(super) log_start: i64,
     pub(super) log_end: i64,
@@ -125,6 +138,8 @@ pub(super) struct Model {
     cuts: BTreeMap<i64, i64>,
     /// Where one may begin after the next recovery.
     possible_cuts: BTreeSet<i64>,
+    /// What cleaning made of the batches: now, and before where a power cut may bring that back.
+    pub(super) editions: Vec<Edition>,
 }
 
 fn sequence_after(first: i32, delta: i32) -> i32 {
@@ -143,6 +158,7 @@ impl Model {
             epochs: BTreeMap::new(),
             cuts: BTreeMap::new(),
             possible_cuts: BTreeSet::from([0]),
+            editions: vec![Edition::default()],
         }
     }
 
@@ -155,10 +171,23 @@ impl Model {
     }
 
     fn fold(&self, producer_id: i64, cut: i64) -> (Option<Producer>, Vec<Transaction>) {
+        self.fold_without(producer_id, cut, i64::MAX)
+    }
+
+    /// As if recovery had only what the cleaner left from `gap` on.
+    fn fold_without(
+        &self,
+        producer_id: i64,
+        cut: i64,
+        gap: i64,
+    ) -> (Option<Producer>, Vec<Transaction>) {
         let mut producer: Option<Producer> = None;
         let mut transactions = Vec::new();
         let own = |held: &&Stored| {
-            held.header.producer_id == producer_id && held.header.base_offset >= cut
+            held.header.producer_id == producer_id
+                && held.header.base_offset >= cut
+                && !held.uncounted
+                && !(held.header.base_offset >= gap && self.tells_nothing(held))
         };
         for held in self.batches.iter().filter(own) {
             let header = &held.header;
@@ -296,6 +325,7 @@ impl Model {
             seen: false,
             durable: false,
             begins_epoch,
+            uncounted: false,
         });
         Expected::Appended {
             base,
@@ -326,14 +356,7 @@ impl Model {
             return;
         }
         self.may_forget();
-        let holds = |held: &&Stored| {
-            (held.header.base_offset..=held.header.last_offset()).contains(&offset)
-        };
-        let cut = self
-            .batches
-            .iter()
-            .find(holds)
-            .map_or(offset, |held| held.header.base_offset);
+        let cut = self.end_before(offset);
         self.batches.retain(|held| held.header.base_offset < cut);
         self.epochs.retain(|_, start| *start < cut);
         self.log_end = cut.max(self.log_start);
@@ -341,6 +364,11 @@ impl Model {
     }
 
     fn bound_cuts(&mut self) {
+        let end = self.log_end;
+        for edition in &mut self.editions {
+            edition.content.retain(|base, _| *base < end);
+            edition.forgotten.retain(|(marker, _)| *marker < end);
+        }
         for cut in self.cuts.values_mut() {
             *cut = (*cut).min(self.log_end);
         }
@@ -355,6 +383,7 @@ impl Model {
         self.batches.clear();
         self.epochs.clear();
         self.cuts.clear();
+        self.editions = vec![Edition::default()];
         (self.log_start, self.log_end) = (offset, offset);
     }
 
@@ -415,11 +444,13 @@ impl Model {
         self.batches.last().map(|held| held.index)
     }
 
-    /// Compares producers; after a recovery each may begin at any possible cut.
+    /// Compares producers; after a recovery each may begin at any possible cut, and after a truncation miss what the
+    /// cleaner took.
     pub(super) fn match_producers(
         &mut self,
         live: &Producers,
         recovered: bool,
+        truncated: bool,
     ) -> Result<(), String> {
         for id in self.producer_ids() {
             let held = live.get(id).map(|state| {
@@ -438,8 +469,15 @@ impl Model {
             if recovered {
                 cuts.extend(&self.possible_cuts);
             }
-            let fits = cuts.iter().find(|cut| {
-                let folded = self.fold(id, **cut).0.map(|state| {
+            let mut gaps = vec![i64::MAX];
+            if truncated {
+                gaps.extend(self.batches.iter().map(|held| held.header.base_offset));
+            }
+            let choices = cuts
+                .iter()
+                .flat_map(|cut| gaps.iter().map(move |gap| (*cut, *gap)));
+            let fits = choices.clone().find(|(cut, gap)| {
+                let folded = self.fold_without(id, *cut, *gap).0.map(|state| {
                     let batches = state.batches.iter().map(|kept| {
                         (
                             kept.first_sequence,
@@ -453,13 +491,14 @@ impl Model {
                 });
                 folded == held
             });
-            let Some(cut) = fits.copied() else {
+            let Some((cut, gap)) = fits else {
                 return Err(format!(
                     "producer {id} is {held:?}, not {:?} (cuts {cuts:?})",
                     self.producer(id)
                 ));
             };
             self.cuts.insert(id, cut);
+            self.count_without(id, gap);
         }
         let known = self.producer_ids();
         match live.iter().find(|(id, _)| !known.contains(id)) {
@@ -482,14 +521,20 @@ impl Model {
     /// Producer and marker of every aborted transaction with records in `from..to`. Its first offset is only
     /// known while no producer was forgotten.
     pub(super) fn aborted_in(&self, from: i64, to: i64) -> Option<Vec<(i64, i64)>> {
-        if self.cuts.values().any(|cut| *cut > 0) {
+        let uncounted = self.batches.iter().any(|held| held.uncounted);
+        if uncounted || self.cuts.values().any(|cut| *cut > 0) {
             return None;
         }
+        let forgotten = &self.edition().forgotten;
         let mut found: Vec<_> = self
             .transactions()
             .iter()
             .filter_map(|held| match held.end {
-                Some((last, false)) if last >= from && held.first < to => {
+                Some((last, false))
+                    if last >= from
+                        && held.first < to
+                        && !forgotten.contains(&(last, held.producer_id)) =>
+                {
                     Some((last, held.producer_id))
                 }
                 _ => None,
@@ -503,35 +548,38 @@ impl Model {
     pub(super) fn read(&self, from: i64, end: i64, max: usize, one: bool) -> (Vec<Bytes>, i64) {
         let (mut found, mut bytes, mut next) = (Vec::new(), 0, from);
         let from_on = self
-            .batches
-            .iter()
-            .filter(|held| held.header.last_offset() >= from);
+            .held()
+            .filter(|(held, _)| held.header.last_offset() >= from);
         if from >= end {
             return (found, next);
         }
-        for held in from_on.take_while(|held| held.header.base_offset < end) {
+        for (held, content) in from_on.take_while(|(held, _)| held.header.base_offset < end) {
             let forced = one && found.is_empty();
-            let fits = max > 0 && bytes < max && bytes + held.bytes.len() <= max;
+            let fits = max > 0 && bytes < max && bytes + content.len() <= max;
             if !(forced || fits) {
                 break;
             }
-            bytes += held.bytes.len();
+            bytes += content.len();
             next = held.header.next_offset();
-            found.push(held.bytes.clone());
+            found.push(content.clone());
         }
         (found, next)
     }
 
     /// Timestamp and offset of every record that is readable below `end`.
     fn times(&self, end: i64) -> impl Iterator<Item = (i64, i64)> {
-        self.batches
-            .iter()
-            .filter(move |held| held.header.base_offset < end)
-            .flat_map(|held| {
-                held.timestamps
+        self.held()
+            .filter(move |(held, _)| held.header.base_offset < end)
+            .flat_map(|(held, content)| {
+                let times = held
+                    .timestamps
                     .iter()
                     .copied()
-                    .zip(held.header.base_offset..)
+                    .zip(held.header.base_offset..);
+                let kept = (*content != held.bytes).then(|| offsets_in(content));
+                times.filter(move |(_, offset)| {
+                    kept.as_ref().is_none_or(|kept| kept.contains(offset))
+                })
             })
             .filter(|(_, offset)| *offset >= self.log_start)
     }
@@ -546,10 +594,9 @@ impl Model {
     }
 
     pub(super) fn max_timestamp_held(&self) -> i64 {
-        self.batches
-            .iter()
-            .filter(|held| held.header.last_offset() >= self.log_start)
-            .map(|held| held.header.max_timestamp)
+        self.held()
+            .filter(|(held, _)| held.header.last_offset() >= self.log_start)
+            .map(|(_, content)| BatchHeader::parse(content).expect("a batch").max_timestamp)
             .fold(i64::MIN, i64::max)
     }
 

@@ -19,6 +19,7 @@ impl World {
     /// again and must hold all that it had promised.
     pub(super) fn crash(&mut self, power_cut: bool, change: Option<(usize, Change)>) {
         let mut on_its_way = None;
+        self.cleaning = None;
         if let Some((index, change)) = change {
             on_its_way = Some(self.send(index, change));
             if self.rng.bool() {
@@ -110,11 +111,14 @@ impl World {
                 Some(Change::TruncateFully(offset)) => model.truncate_fully(offset),
                 Some(Change::Delete) | None => {}
             }
-            let taken = self.matches(&mut model, power_cut).or_else(|what| {
-                let lost = self.matches(&mut before, power_cut);
-                model = before;
-                lost.map_err(|other| format!("after {change:?}: {what}\nwithout it: {other}"))
-            });
+            let truncated = matches!(change, Some(Change::Truncate(_)));
+            let taken = self
+                .matches(&mut model, power_cut, truncated)
+                .or_else(|what| {
+                    let lost = self.matches(&mut before, power_cut, false);
+                    model = before;
+                    lost.map_err(|other| format!("after {change:?}: {what}\nwithout it: {other}"))
+                });
             lost.extend(taken.unwrap_or_else(|what| panic!("partition {index}: {what}")));
             model.leader_epoch = model
                 .leader_epoch
@@ -145,7 +149,12 @@ impl World {
     }
 
     /// Compares a recovered partition with a model, and says which batches are lost.
-    fn matches(&self, model: &mut Model, power_cut: bool) -> Result<Vec<u64>, String> {
+    fn matches(
+        &self,
+        model: &mut Model,
+        power_cut: bool,
+        truncated: bool,
+    ) -> Result<Vec<u64>, String> {
         let state = model.partition.state();
         if state.log_start != model.log_start {
             return Err(format!(
@@ -159,8 +168,7 @@ impl World {
             .log
             .read(&model.partition, state.log_start, usize::MAX, true, limit);
         let read = read.map_err(|error| error.to_string())?;
-        let (batches, _) = model.read(state.log_start, state.log_end, usize::MAX, true);
-        if read.batches != batches {
+        if !model.is_some_edition(&state, &read.batches, power_cut) {
             return Err("the batches differ".to_owned());
         }
         if state.size_bytes != read.bytes as u64 {
@@ -176,7 +184,7 @@ impl World {
         if state.running_max_timestamp < model.max_timestamp_held() {
             return Err("the greatest timestamp is too small".to_owned());
         }
-        model.match_producers(&state.producers, true)?;
+        model.match_producers(&state.producers, true, truncated)?;
         let again = recovery::recover(
             self.life.as_ref(),
             model.partition.handle(),

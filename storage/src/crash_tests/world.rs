@@ -11,6 +11,7 @@ use bytes::Bytes;
 use ottla_protocol::batch::{BatchBuilder, BatchHeader};
 use uuid::Uuid;
 
+use super::cleaning::Cleaner;
 use super::model::{Expected, Model, Sent, marker};
 use super::store::{Life, Store};
 use crate::directory::TempDir;
@@ -57,6 +58,8 @@ pub(super) struct World {
     pub(super) greatest_handle: u32,
     pub(super) held: bool,
     pub(super) faulted: bool,
+    /// A round of the log cleaner on its way, with its partition.
+    pub(super) cleaning: Option<Cleaner>,
 }
 
 /// Runs `steps` random steps.
@@ -120,6 +123,7 @@ impl World {
             greatest_handle: greatest.expect("some were created"),
             held: false,
             faulted: false,
+            cleaning: None,
         }
     }
 
@@ -135,7 +139,8 @@ impl World {
     fn step(&mut self) {
         let in_memory = self.store.memory().is_some();
         match self.rng.u8(0..100) {
-            0..50 => self.append(),
+            0..42 => self.append(),
+            42..50 => self.clean(),
             50..65 => self.read(),
             65..69 => self.look_up_times(),
             69..73 => self.check_all(),
@@ -205,8 +210,14 @@ impl World {
         }
     }
 
-    /// RocksDB moves what it holds to files, range deletions and big values included.
+    /// What lies before the log starts goes for good. RocksDB moves what it holds to files, range deletions and big
+    /// values included.
     fn store_settles(&mut self) {
+        if self.rng.bool() {
+            self.settle();
+            let erased = block(self.log.erase_all());
+            assert!(erased.is_ok() || self.faulted, "{erased:?}");
+        }
         let compact = self.rng.bool();
         if let Some(engine) = self.life.rocks() {
             engine.settle(compact);
@@ -271,7 +282,10 @@ impl World {
         };
         let value = vec![self.rng.u8(..); size];
         for timestamp in timestamps {
-            builder = builder.record(*timestamp, Some(b"k"), Some(&value), &[]);
+            let key = [b'a' + self.rng.u8(0..3)];
+            let tombstone = self.rng.u8(0..6) == 0;
+            let value = (!tombstone).then_some(value.as_slice());
+            builder = builder.record(*timestamp, Some(&key), value, &[]);
         }
         builder.build()
     }
@@ -488,7 +502,7 @@ impl World {
     pub(super) fn recovered_producers(&mut self, index: usize) {
         let model = &mut self.models[index];
         let live = model.partition.state().producers;
-        let matched = model.match_producers(&live, true);
+        let matched = model.match_producers(&live, true, true);
         matched.unwrap_or_else(|what| panic!("partition {index}: {what}"));
     }
 

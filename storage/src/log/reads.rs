@@ -158,6 +158,7 @@ impl Log {
         let key = keys::batch(partition.handle(), from);
         let mut outcome = Ok(());
         let mut next = from;
+        let forgets = partition.lock().state.forgets;
         let scanned = self.shared.engine.scan(
             Family::Log,
             Start::Floor {
@@ -210,7 +211,13 @@ impl Log {
             return Err(out_of_range(from, &now));
         }
         if limit == ReadLimit::Stable && !read.batches.is_empty() {
-            read.aborted = partition.lock().state.aborted_in(from, next);
+            let inner = partition.lock();
+            if inner.state.forgets != forgets {
+                // The cleaner forgot an aborted transaction whose data may be among what was read before.
+                drop(inner);
+                return self.read(partition, from, max_bytes, at_least_one, limit);
+            }
+            read.aborted = inner.state.aborted_in(from, next);
         }
         Ok(read)
     }
@@ -259,9 +266,23 @@ impl Log {
         limit: ReadLimit,
     ) -> Result<Option<TimestampOffset>, StorageError> {
         let offsets = partition.offsets();
-        let from = self
-            .before_maximum(partition.handle(), &offsets, limit)?
-            .unwrap_or(offsets.log_start);
+        if let Some((from, before)) = self.before_maximum(partition.handle(), &offsets, limit)? {
+            let found = self.greatest_from(partition, from, limit)?;
+            // Unless the log cleaner took what made the maximum grow.
+            if found.is_some_and(|found| found.timestamp > before) {
+                return Ok(found);
+            }
+        }
+        self.greatest_from(partition, offsets.log_start, limit)
+    }
+
+    /// The first record with the greatest timestamp among those from the batch that holds `from` on.
+    fn greatest_from(
+        &self,
+        partition: &Partition,
+        from: i64,
+        limit: ReadLimit,
+    ) -> Result<Option<TimestampOffset>, StorageError> {
         let mut found: Option<TimestampOffset> = None;
         self.scan_batches(partition, from, limit, &mut |header, value, log_start| {
             if found.is_some_and(|found| found.timestamp >= header.max_timestamp) {
@@ -277,31 +298,32 @@ impl Log {
         Ok(found)
     }
 
-    /// Base offset of a batch that comes before the greatest timestamp, by the time index; `None` where the
-    /// index does not tell, because the maximum may have been deleted or not be readable yet.
+    /// Base offset of a batch that comes before the greatest timestamp, and the greatest one up to and with that batch,
+    /// by the time index; `None` where the index does not tell, because the maximum may have been deleted or not be
+    /// readable yet.
     fn before_maximum(
         &self,
         handle: Handle,
         offsets: &Offsets,
         limit: ReadLimit,
-    ) -> Result<Option<i64>, StorageError> {
+    ) -> Result<Option<(i64, i64)>, StorageError> {
         let (times, to) = keys::times(handle);
-        let entry = |to: &[u8]| -> Result<Option<(Vec<u8>, i64)>, StorageError> {
+        let last_before = |to: &[u8]| -> Result<Option<Vec<u8>>, StorageError> {
             let last = self.shared.engine.last(Family::Log, &times, to)?;
-            Ok(last.and_then(|(key, _)| {
-                let (_, base_offset) = keys::parse_time(&key)?;
-                Some((key, base_offset))
-            }))
+            Ok(last.map(|(key, _)| key))
         };
-        let Some((newest, base_offset)) = entry(&to)? else {
+        let Some(newest) = last_before(&to)? else {
             return Ok(None);
         };
-        if base_offset >= limit.end(offsets) {
+        let readable = |(_, base_offset): (i64, i64)| base_offset < limit.end(offsets);
+        if !keys::parse_time(&newest).is_some_and(readable) {
             return Ok(None);
         }
         // An entry is written some time after the maximum grew, but the one before it held a smaller maximum.
-        let before = entry(&newest)?.map(|(_, base_offset)| base_offset);
-        Ok(before.filter(|base_offset| *base_offset >= offsets.log_start))
+        let before = last_before(&newest)?.and_then(|key| keys::parse_time(&key));
+        Ok(before
+            .filter(|(_, base_offset)| *base_offset >= offsets.log_start)
+            .map(|(running_max, base_offset)| (base_offset, running_max)))
     }
 
     /// Visits the batches from the one that holds `from` on, up to `limit`.

@@ -2,6 +2,7 @@
 //! it. Called by handlers, the writer and the syncer; it never does I/O, and the lock is never held over any.
 
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::error::StorageError;
 use crate::keys::{Handle, PartitionId};
@@ -25,14 +26,33 @@ pub(crate) struct Inner {
     pub(crate) waiters: Waiters,
     pub(crate) tail: Tail,
     pub(crate) gone: bool,
+    pub(crate) unerased: Unerased,
+    /// The log start that retention last looked at, with the greatest timestamp of the batch there.
+    pub(crate) front: Option<(i64, i64)>,
+}
+
+/// What lies before the log start and is still in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Unerased {
+    /// Bytes of its batches, as far as they were deleted by this process.
+    pub(crate) bytes: u64,
+    /// Since when there is any; `None`: there is none. In time of the monotonic clock.
+    pub(crate) since: Option<Duration>,
 }
 
 impl Partition {
     pub(crate) fn new(id: PartitionId, state: PartitionState) -> Self {
+        // An erasure that the last stop interrupted is made up for.
+        let unerased = Unerased {
+            bytes: 0,
+            since: (state.log_start > 0).then_some(Duration::ZERO),
+        };
         Self {
             id,
             handle: state.handle,
             inner: Mutex::new(Inner {
+                unerased,
+                front: None,
                 state,
                 config: LogConfig::default(),
                 waiters: Waiters::default(),

@@ -18,7 +18,7 @@ const CHUNK_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 /// Batches that follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// Base offset of the first one.
+    /// Base offset of the first one, or of one before it that is deleted.
     pub base_offset: i64,
     /// Offset after the last record; an empty chunk ends where it begins.
     pub end_offset: i64,
@@ -57,7 +57,8 @@ pub(crate) struct Cut {
     pub(crate) first_kept: i64,
     /// Bytes of the batches before it.
     pub(crate) deleted_bytes: u64,
-    /// What is left of the chunk that the cut goes through, if it is a closed one.
+    /// What is left of the chunk that the cut goes through, if it is a closed one. It keeps its place: its base offset
+    /// may lie below the first batch that is kept.
     pub(crate) rest: Option<Chunk>,
     /// The open chunk after it.
     pub(crate) open: Chunk,

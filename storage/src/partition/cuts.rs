@@ -6,6 +6,9 @@ use crate::engine::{Family, WriteOps};
 use crate::error::StorageError;
 use crate::keys;
 
+/// Keys from the first one to before the second.
+pub(crate) type Range = (Vec<u8>, Vec<u8>);
+
 impl PartitionState {
     /// Checks an offset to delete up to.
     ///
@@ -22,64 +25,34 @@ impl PartitionState {
         Ok(())
     }
 
-    /// Plans the deletion of everything before `offset`, which is above the log start. No offset moves until
-    /// `deleted_prefix`.
+    /// Plans the move of the log start up to `offset`. No offset moves until `deleted_prefix`, and nothing that lies
+    /// before it is removed: that is for `plan_erase`, once the new log start is durable.
     pub(crate) fn plan_delete_prefix(&mut self, offset: i64, cut: &Cut) -> WriteOps {
         let mut ops = WriteOps::new();
         let handle = self.handle;
-        let first_kept = cut.first_kept;
         ops.put(
             Family::Log,
             keys::start(handle),
             keys::start_value(offset, offset),
         );
-        let from = keys::batches(handle, 0).0;
-        ops.delete_range(Family::Log, from, keys::batch(handle, first_kept));
-        let from = keys::aborteds(handle, 0).0;
-        ops.delete_range(Family::Log, from, keys::aborteds(handle, offset).0);
-        self.keep_snapshots_from(first_kept, &mut ops);
-        let from = keys::chunks(handle, 0).0;
-        ops.delete_range(Family::Log, from, keys::chunk(handle, first_kept));
+        // A state that misses the batches between a snapshot and the first one kept would take every producer's next
+        // batch for a gap. So there is always a snapshot that needs none of them.
+        let newest = self.snapshots.last().copied();
+        if newest.is_some_and(|newest| newest < cut.first_kept) {
+            self.snapshot(&mut ops);
+        }
         if let Some(rest) = &cut.rest {
             let key = keys::chunk(handle, rest.base_offset);
             ops.put(Family::Log, key, keys::chunk_value(rest));
         }
-        let current = self
-            .epochs
-            .range(..)
-            .rev()
-            .find(|(_, start)| **start <= offset)
-            .map(|(epoch, _)| *epoch);
-        if let Some(current) = current {
-            let from = keys::epochs(handle, 0).0;
-            ops.delete_range(Family::Log, from, keys::epoch(handle, current));
-            ops.put(
-                Family::Log,
-                keys::epoch(handle, current),
-                keys::epoch_value(offset),
-            );
+        if let Some(current) = self.epoch_holding(offset) {
+            let key = keys::epoch(handle, current);
+            ops.put(Family::Log, key, keys::epoch_value(offset));
         }
         ops
     }
 
-    /// Removes the snapshots before `first_kept`: the batches between them and that offset go, and a state that
-    /// misses them would take every producer's next batch for a gap. One snapshot at least is left.
-    fn keep_snapshots_from(&mut self, first_kept: i64, ops: &mut WriteOps) {
-        let Some(newest) = self.snapshots.last().copied() else {
-            return;
-        };
-        if newest < first_kept {
-            self.snapshot(ops);
-        }
-        self.snapshots.retain(|offset| *offset >= first_kept);
-        ops.delete_range(
-            Family::Log,
-            keys::producers(self.handle, 0).0,
-            keys::producers(self.handle, first_kept).0,
-        );
-    }
-
-    /// The deletion planned by `plan_delete_prefix` is on disk.
+    /// The move planned by `plan_delete_prefix` is on disk.
     pub(crate) fn deleted_prefix(&mut self, offset: i64, cut: &Cut) {
         if offset <= self.log_start {
             return;
@@ -88,18 +61,56 @@ impl PartitionState {
         self.open_chunk = cut.open;
         self.log_start = offset;
         self.local_log_start = offset;
+        self.snapshots.retain(|held| *held >= cut.first_kept);
         self.producers.forget_before(offset);
-        let current = self
-            .epochs
-            .iter()
-            .rev()
-            .find(|(_, start)| **start <= offset)
-            .map(|(epoch, _)| *epoch);
-        if let Some(current) = current {
+        if let Some(current) = self.epoch_holding(offset) {
             self.epochs = self.epochs.split_off(&current);
             self.epochs.insert(current, offset);
         }
         self.check_invariant();
+    }
+
+    /// The epoch that `offset` lies in, by where each begins.
+    fn epoch_holding(&self, offset: i64) -> Option<i32> {
+        let mut newest_first = self.epochs.iter().rev();
+        let held = newest_first.find(|(_, start)| **start <= offset);
+        held.map(|(epoch, _)| *epoch)
+    }
+
+    /// Forgets the epochs that ended before the log start, and are still in the store: the one it lies in was written
+    /// anew when it moved.
+    pub(crate) fn trim_recovered_epochs(&mut self) {
+        let mut oldest_first = self.epochs.iter();
+        let current = oldest_first.find(|(_, start)| **start == self.log_start);
+        if let Some(current) = current.map(|(epoch, _)| *epoch) {
+            self.epochs = self.epochs.split_off(&current);
+        }
+    }
+
+    /// What of the log's derived keys lies before the log start, each as the range that may be removed; `first_kept` is
+    /// the base offset of the batch that the log start lies in, `chunk` that of the chunk, `time` the key of the first
+    /// time index entry that stays.
+    pub(crate) fn erasable(&self, first_kept: i64, chunk: i64, time: Vec<u8>) -> Vec<Range> {
+        let handle = self.handle;
+        let mut ranges = vec![
+            (keys::batch(handle, 0), keys::batch(handle, first_kept)),
+            (keys::times(handle).0, time),
+            (keys::chunk(handle, 0), keys::chunk(handle, chunk)),
+            (
+                keys::aborteds(handle, 0).0,
+                keys::aborteds(handle, self.log_start).0,
+            ),
+        ];
+        if let Some(oldest) = self.snapshots.first() {
+            ranges.push((
+                keys::producers(handle, 0).0,
+                keys::producers(handle, *oldest).0,
+            ));
+        }
+        if let Some((oldest, _)) = self.epochs.first_key_value() {
+            ranges.push((keys::epoch(handle, 0), keys::epoch(handle, *oldest)));
+        }
+        ranges
     }
 
     /// What a truncation to `end` (a batch boundary) removes. The state is recovered anew afterwards.
@@ -117,9 +128,20 @@ impl PartitionState {
         ops.delete_range(Family::Log, from, to);
         let (from, to) = keys::chunks(handle, chunk_from);
         ops.delete_range(Family::Log, from, to);
+        let cleaned = self.cleaned.cut_at(end);
+        if cleaned != self.cleaned {
+            ops.put(
+                Family::Log,
+                keys::cleaned(handle),
+                keys::cleaned_value(&cleaned),
+            );
+        }
         if self.snapshots.first().is_some_and(|oldest| *oldest > end) {
             // No snapshot at all would mean: no producer ever. An empty one at 0 has everything replayed that
-            // is left; so does Kafka (`UnifiedLog.rebuildProducerState`).
+            // is left; so does Kafka (`UnifiedLog.rebuildProducerState`). Older ones of a front that is deleted
+            // but not erased yet must not stand in its way.
+            let from = keys::producers(handle, 0).0;
+            ops.delete_range(Family::Log, from, keys::producers(handle, end + 1).0);
             ops.put(
                 Family::Log,
                 keys::producer_end(handle, 0),
@@ -128,6 +150,11 @@ impl PartitionState {
         }
         let (from, to) = keys::aborteds(handle, end);
         ops.delete_range(Family::Log, from, to);
+        // What is left of the front's epochs must not come back where all others go.
+        if let Some((oldest, _)) = self.epochs.first_key_value() {
+            let from = keys::epochs(handle, 0).0;
+            ops.delete_range(Family::Log, from, keys::epoch(handle, *oldest));
+        }
         if let Some((epoch, _)) = self.epochs.iter().find(|(_, start)| **start >= end) {
             let (from, to) = keys::epochs(handle, *epoch);
             ops.delete_range(Family::Log, from, to);
@@ -155,6 +182,8 @@ impl PartitionState {
         self.leader_epoch = before.leader_epoch;
         self.isr = before.isr;
         self.generation = before.generation + 1;
+        self.edition = before.edition;
+        self.forgets = before.forgets;
         self.high_watermark = before.high_watermark.clamp(self.log_start, self.log_end);
         self.follower_ends = before.follower_ends;
         for end in self.follower_ends.values_mut() {

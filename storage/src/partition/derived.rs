@@ -146,7 +146,7 @@ impl PartitionState {
 }
 
 /// The transaction marker that a batch is, if it is one: whether it commits, and its coordinator's epoch.
-pub(super) fn marker(header: &BatchHeader, bytes: &[u8]) -> Option<(bool, i32)> {
+pub(crate) fn marker(header: &BatchHeader, bytes: &[u8]) -> Option<(bool, i32)> {
     (header.is_control() && header.has_producer_id())
         .then(|| parse_marker(bytes))
         .flatten()

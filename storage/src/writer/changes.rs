@@ -14,10 +14,23 @@ use super::syncer::{Shared, refuse};
 use crate::engine::{Engine, Family, Start, WriteOps};
 use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle, PartitionId};
-use crate::log::Partition;
+use crate::log::{Partition, Unerased};
 use crate::partition::{Chunk, Cut, Offsets, PartitionState};
+use crate::reclaim;
 use crate::recovery;
 use crate::waiters::{complete, lock};
+
+/// Where retention puts a log start, and what it saw when it looked.
+#[derive(Debug, Clone)]
+pub(crate) struct Advance {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) generation: u64,
+    pub(crate) edition: u64,
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+    /// Bytes of the batches between both.
+    pub(crate) bytes: u64,
+}
 
 /// The handle that is given away next.
 pub(crate) fn stored_next_handle(engine: &dyn Engine) -> Result<Handle, StorageError> {
@@ -127,12 +140,31 @@ impl Writer {
         })
     }
 
+    /// Where batches end once the one that holds `offset` and all after it are gone. Where the cleaner left a gap
+    /// before them, that is before the gap: recovery sees only batches.
+    fn end_before(&self, handle: Handle, offset: i64, log_start: i64) -> Result<i64, StorageError> {
+        let (from, _) = keys::batches(handle, 0);
+        let mut below = offset;
+        loop {
+            let to = keys::batch(handle, below);
+            let found = self.shared.engine.last(Family::Log, &from, &to)?;
+            let Some((_, value)) = found else {
+                return Ok(log_start.min(below));
+            };
+            let header = recovery::stored_header(handle, &value)?;
+            if header.last_offset() < offset {
+                return Ok(header.next_offset());
+            }
+            below = header.base_offset;
+        }
+    }
+
     pub(super) fn delete_prefix(
         &mut self,
         partition: &Arc<Partition>,
         offset: i64,
     ) -> Result<i64, StorageError> {
-        let (ops, offset, cut) = {
+        let offset = {
             let inner = partition.lock();
             if inner.gone {
                 return Err(StorageError::NoSuchPartition);
@@ -146,27 +178,130 @@ impl Writer {
             if offset <= inner.state.log_start {
                 return Ok(inner.state.log_start);
             }
-            drop(inner);
-            let first_kept = self.batch_holding(partition.handle(), offset)?;
-            let cut = self.cut(partition, first_kept)?;
-            let until = self.first_time_entry(partition.handle(), first_kept)?;
-            let mut ops = partition.lock().state.plan_delete_prefix(offset, &cut);
-            if let Some(until) = until {
-                let from = keys::times(partition.handle()).0;
-                ops.delete_range(Family::Log, from, until);
-            }
-            (ops, offset, cut)
+            offset
         };
+        let first_kept = self.batch_holding(partition.handle(), offset)?;
+        let cut = self.cut(partition, first_kept, None)?;
+        let ops = partition.lock().state.plan_delete_prefix(offset, &cut);
         self.shared.write_durably(&ops)?;
-        let mut inner = partition.lock();
-        inner.state.deleted_prefix(offset, &cut);
-        Ok(inner.state.log_start)
+        Ok(self.deleted_prefix(partition, offset, &cut))
     }
 
-    /// What a deletion of everything before the batch at `first_kept` means for the chunks. Reads the batches of the
-    /// one chunk that it goes through.
-    fn cut(&self, partition: &Partition, first_kept: i64) -> Result<Cut, StorageError> {
-        let open = partition.lock().state.open_chunk;
+    /// Moves log starts to where retention puts them, with one write; those whose log start moved meanwhile are left
+    /// alone. Answers the bytes that were deleted. Not synced: after a power cut what had expired has expired again.
+    pub(super) fn advance_starts(&mut self, advances: &[Advance]) -> Result<u64, StorageError> {
+        let mut ops = WriteOps::new();
+        let mut moved = Vec::with_capacity(advances.len());
+        for advance in advances {
+            let still = {
+                let inner = advance.partition.lock();
+                !inner.gone
+                    && inner.state.log_start == advance.from
+                    && inner.state.generation == advance.generation
+                    && inner.state.edition == advance.edition
+                    && inner.state.high_watermark >= advance.to
+            };
+            if !still {
+                continue;
+            }
+            let cut = self.cut(&advance.partition, advance.to, Some(advance.bytes))?;
+            let mut inner = advance.partition.lock();
+            ops.append(inner.state.plan_delete_prefix(advance.to, &cut));
+            moved.push((advance, cut));
+        }
+        if moved.is_empty() {
+            return Ok(0);
+        }
+        self.shared.write(&ops)?;
+        let mut bytes = 0;
+        for (advance, cut) in moved {
+            self.deleted_prefix(&advance.partition, advance.to, &cut);
+            bytes += cut.deleted_bytes;
+        }
+        Ok(bytes)
+    }
+
+    /// The move of a log start is durable.
+    fn deleted_prefix(&self, partition: &Partition, offset: i64, cut: &Cut) -> i64 {
+        let mut inner = partition.lock();
+        inner.state.deleted_prefix(offset, cut);
+        inner.unerased.bytes += cut.deleted_bytes;
+        let now = self.shared.clock.monotonic();
+        inner.unerased.since.get_or_insert(now);
+        inner.state.log_start
+    }
+
+    /// Removes what lies before these log starts, which are durable. Not synced: what a power cut brings back is
+    /// removed again after the start.
+    pub(super) fn erase(&mut self, partitions: &[Arc<Partition>]) -> Result<(), StorageError> {
+        self.shared.check()?;
+        let mut ops = WriteOps::new();
+        let mut erased = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let (log_start, bytes) = {
+                let inner = partition.lock();
+                if inner.gone {
+                    continue;
+                }
+                (inner.state.log_start, inner.unerased.bytes)
+            };
+            let handle = partition.handle();
+            let first_kept = self.batch_holding(handle, log_start)?;
+            let chunk = self
+                .chunks_between(handle, log_start, log_start)?
+                .first()
+                .map_or(first_kept, |chunk| chunk.base_offset);
+            let time = self.first_time_entry(handle, first_kept)?;
+            let time = time.unwrap_or(keys::times(handle).1);
+            let ranges = partition
+                .lock()
+                .state
+                .erasable(first_kept, chunk.min(first_kept), time);
+            for (from, to) in ranges {
+                if self.holds_any(&from, &to)? {
+                    ops.delete_range(Family::Log, from, to);
+                }
+            }
+            erased.push((partition, bytes));
+        }
+        self.shared.write(&ops)?;
+        let now = self.shared.clock.monotonic();
+        let mut pending = lock(&self.shared.unreclaimed);
+        for (partition, bytes) in erased {
+            let handle = partition.handle();
+            let mut inner = partition.lock();
+            inner.unerased = Unerased::default();
+            let to = keys::batch(handle, inner.state.log_start);
+            pending.add((keys::batch(handle, 0), to), bytes, now);
+        }
+        Ok(())
+    }
+
+    /// Whether there is any key in `from..to`.
+    fn holds_any(&self, from: &[u8], to: &[u8]) -> Result<bool, StorageError> {
+        let mut any = false;
+        self.shared
+            .engine
+            .scan(Family::Log, Start::At(from), to, &mut |_, _| {
+                any = true;
+                ControlFlow::Break(())
+            })?;
+        Ok(any)
+    }
+
+    /// What a deletion of everything before the batch at `first_kept` means for the chunks. Whoever read the batches
+    /// knows how many bytes they have; else those of the one chunk that the cut goes through are read.
+    fn cut(
+        &self,
+        partition: &Partition,
+        first_kept: i64,
+        known_bytes: Option<u64>,
+    ) -> Result<Cut, StorageError> {
+        let (open, log_start) = {
+            let inner = partition.lock();
+            (inner.state.open_chunk, inner.state.log_start)
+        };
+        let handle = partition.handle();
         let mut cut = Cut {
             first_kept,
             deleted_bytes: 0,
@@ -174,32 +309,61 @@ impl Writer {
             open,
         };
         let mut through = None;
-        for chunk in self.chunks_before(partition.handle(), first_kept)? {
+        for chunk in self.chunks_between(handle, log_start, first_kept)? {
+            if chunk.base_offset >= first_kept {
+                break;
+            }
             if chunk.end_offset > first_kept {
                 through = Some(chunk);
             } else {
                 cut.deleted_bytes += chunk.bytes;
             }
         }
+        let rest = |chunk: Chunk, before: u64| match known_bytes {
+            // It may have held the greatest timestamp of the chunk, which then is taken for younger than it is.
+            Some(known) => Ok(Chunk {
+                bytes: chunk.bytes.saturating_sub(known.saturating_sub(before)),
+                ..chunk
+            }),
+            None => self.rest_of(handle, chunk, first_kept),
+        };
         if let Some(chunk) = through {
-            let rest = self.rest_of(partition.handle(), chunk, first_kept)?;
+            let rest = rest(chunk, cut.deleted_bytes)?;
             cut.deleted_bytes += chunk.bytes.saturating_sub(rest.bytes);
-            cut.rest = Some(rest);
+            cut.rest = Some(Chunk {
+                base_offset: chunk.base_offset,
+                ..rest
+            });
         } else if open.base_offset < first_kept {
-            cut.open = self.rest_of(partition.handle(), open, first_kept)?;
+            cut.open = if first_kept >= open.end_offset {
+                Chunk::empty_at(first_kept)
+            } else {
+                rest(open, cut.deleted_bytes)?
+            };
             cut.deleted_bytes += open.bytes.saturating_sub(cut.open.bytes);
         }
         Ok(cut)
     }
 
-    /// The closed chunks that begin before `offset`.
-    fn chunks_before(&self, handle: Handle, offset: i64) -> Result<Vec<Chunk>, StorageError> {
-        let (from, to) = (keys::chunks(handle, 0).0, keys::chunk(handle, offset));
+    /// The closed chunks with batches from `from` on that begin at `to` at the latest.
+    fn chunks_between(
+        &self,
+        handle: Handle,
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<Chunk>, StorageError> {
+        let (lower, key) = (keys::chunks(handle, 0).0, keys::chunk(handle, from));
+        let start = Start::Floor {
+            key: &key,
+            lower: &lower,
+        };
+        let end = keys::chunk(handle, to.saturating_add(1));
         let mut chunks = Vec::new();
         self.shared
             .engine
-            .scan(Family::Log, Start::At(&from), &to, &mut |key, value| {
-                chunks.extend(keys::parse_chunk(key, value));
+            .scan(Family::Log, start, &end, &mut |key, value| {
+                let chunk = keys::parse_chunk(key, value);
+                chunks.extend(chunk.filter(|chunk| chunk.end_offset > from));
                 ControlFlow::Continue(())
             })?;
         Ok(chunks)
@@ -276,12 +440,11 @@ impl Writer {
         if offset >= offsets.log_end {
             return Ok(offsets);
         }
-        let end = self.batch_holding(partition.handle(), offset)?;
+        let end = self.end_before(partition.handle(), offset, offsets.log_start)?;
         let time_from = self.first_time_entry(partition.handle(), end)?;
         let beyond = self
-            .chunks_before(partition.handle(), end)?
-            .last()
-            .filter(|chunk| chunk.end_offset > end)
+            .chunks_between(partition.handle(), end, end)?
+            .first()
             .map_or(end, |chunk| chunk.base_offset);
         let ops = partition.lock().state.plan_truncate(end, time_from, beyond);
         self.rebuild(partition, &ops)
@@ -330,17 +493,21 @@ impl Writer {
             });
         })?;
         let mut inner = partition.lock();
+        let bytes = inner.state.size_bytes.saturating_sub(state.size_bytes);
         inner.state.truncated(state);
         inner.tail.clear();
         let offsets = inner.state.offsets();
         let waiting = inner.waiters.give_up();
         drop(inner);
         refuse(waiting, &StorageError::NoSuchPartition);
+        let now = self.shared.clock.monotonic();
+        lock(&self.shared.unreclaimed).add(keys::partition(partition.handle()), bytes, now);
         Ok(offsets)
     }
 
     pub(super) fn delete(&mut self, ids: &[PartitionId]) -> Result<(), StorageError> {
         let mut ops = WriteOps::new();
+        let (mut ranges, mut bytes) = (Vec::new(), 0);
         // Nobody deletes the metadata partition, and without it the next start would be one of an empty broker.
         for id in ids.iter().filter(|id| **id != PartitionId::METADATA) {
             let Some((_, partition)) = self.shared.partitions.remove(id) else {
@@ -350,16 +517,27 @@ impl Writer {
             inner.gone = true;
             inner.tail.clear();
             let waiting = inner.waiters.give_up();
+            bytes += inner.state.size_bytes + inner.unerased.bytes;
             drop(inner);
             refuse(waiting, &StorageError::NoSuchPartition);
-            let (from, to) = keys::partition(partition.handle());
-            ops.delete_range(Family::Log, from, to);
+            ranges.push(keys::partition(partition.handle()));
             ops.delete(Family::Log, keys::binding(*id));
         }
         if ops.is_empty() {
             return Ok(());
         }
-        self.shared.write_durably(&ops)
+        // The partitions of a topic have handles in a row: their ranges become one.
+        let ranges = reclaim::merged(ranges);
+        for (from, to) in &ranges {
+            ops.delete_range(Family::Log, from.clone(), to.clone());
+        }
+        self.shared.write_durably(&ops)?;
+        let now = self.shared.clock.monotonic();
+        let mut pending = lock(&self.shared.unreclaimed);
+        for range in ranges {
+            pending.add(range, std::mem::take(&mut bytes), now);
+        }
+        Ok(())
     }
 
     pub(super) fn close(&mut self) -> Result<(), StorageError> {

@@ -15,8 +15,9 @@ use dashmap::DashMap;
 use super::Touched;
 use crate::engine::{Engine, WriteOps};
 use crate::error::{EngineError, StorageError};
-use crate::keys::{Handle, PartitionId};
+use crate::keys::{self, Handle, PartitionId};
 use crate::log::{Clock, Observer, Partition};
+use crate::reclaim::{Collector, Unreclaimed};
 use crate::waiters::{AppendWaiter, complete, lock};
 
 /// How long the writer may take to tell of a failed write whose consequence the syncer has met.
@@ -27,11 +28,14 @@ pub(crate) struct Shared {
     pub(crate) engine: Arc<dyn Engine>,
     pub(super) node_id: i32,
     pub(super) max_producers: usize,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) partitions: Arc<DashMap<PartitionId, Arc<Partition>>>,
     failure: OnceLock<EngineError>,
     pub(super) next_handle: Mutex<Option<Handle>>,
+    pub(crate) unreclaimed: Mutex<Unreclaimed>,
+    /// Held by whoever reclaims, one at a time.
+    pub(crate) collector: Mutex<Collector>,
     queue: Mutex<SyncQueue>,
     queued: Condvar,
 }
@@ -84,6 +88,8 @@ impl Shared {
             partitions,
             failure: OnceLock::new(),
             next_handle: Mutex::new(None),
+            unreclaimed: Mutex::default(),
+            collector: Mutex::default(),
             queue: Mutex::new(SyncQueue {
                 written: HashMap::new(),
                 wanted: false,
@@ -146,6 +152,18 @@ impl Shared {
         self.fail_sync(error);
     }
 
+    /// Writes without a sync, for rare changes that may be made again after a power cut.
+    pub(super) fn write(&self, ops: &WriteOps) -> Result<(), StorageError> {
+        self.check()?;
+        if ops.is_empty() {
+            return Ok(());
+        }
+        self.engine.write(ops).map_err(|error| {
+            self.fail(&error);
+            StorageError::Engine(error)
+        })
+    }
+
     /// Writes and syncs at once, for rare changes that are not appends.
     pub(super) fn write_durably(&self, ops: &WriteOps) -> Result<(), StorageError> {
         self.check()?;
@@ -159,6 +177,21 @@ impl Shared {
         })?;
         // The system tells a failed fsync once: if it told the syncer, the success here is worth nothing.
         self.check()
+    }
+
+    /// Nobody remembers whether the room of what an earlier process erased was given back: it is looked after once more.
+    /// `handles` are those in use, in order.
+    pub(crate) fn reclaim_deleted(&self, handles: &[Handle], next: Handle) {
+        let now = self.clock.monotonic();
+        let mut unreclaimed = lock(&self.unreclaimed);
+        let mut free = Handle::METADATA;
+        for used in handles.iter().copied().chain([next]) {
+            if free < used {
+                let range = (keys::partition(free).0, keys::partition(used).0);
+                unreclaimed.add(range, 0, now);
+            }
+            free = Handle(used.0 + 1);
+        }
     }
 
     pub(super) fn close_queue(&self) {

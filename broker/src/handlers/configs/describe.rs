@@ -165,7 +165,7 @@ fn config_result(described: DescribedConfig, form: Form) -> DescribeConfigsResou
         result.config_type = described.config_type.code();
         result.documentation = form
             .documentation
-            .then(|| StrBytes::from_static_str(described.documentation));
+            .then(|| StrBytes::from_string(described.documentation));
     }
     result
 }

@@ -1,0 +1,287 @@
+//! Retention, erasing and reclaiming for a running log: what is read and asked for so that `retention.rs` and
+//! `reclaim.rs` can decide, and the order of the three steps.
+//!
+//! Called by the broker's background tasks, off the async workers where it may block. Invariants:
+//! * a log start moves before anything that lies before it is erased;
+//! * what is erased is always what lies before the log start of the moment, so that a log which began anew loses nothing;
+//! * erasing waits for 16 MiB of a partition or for a minute, and reclaiming (`reclaim.rs`) for more still, so that many
+//!   idle partitions cost few marks of deletion.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Log, Partition};
+use crate::engine::{Family, Start};
+use crate::error::StorageError;
+use crate::keys::{self, Handle};
+use crate::partition::Chunk;
+use crate::recovery;
+use crate::retention::{Facts, Policy, Verdict, Walk};
+use crate::waiters::lock;
+use crate::writer::{Advance, Command};
+
+/// A partition's deleted batches are erased when there are this many bytes of them...
+const ERASE_BYTES: u64 = 16 << 20;
+
+/// ...or when the first of them has waited this long.
+const ERASE_AFTER: Duration = Duration::from_secs(60);
+
+/// Partitions that the writer works on in one go, so that appends do not wait for long.
+const LOT: usize = 64;
+
+/// A log whose front has expired.
+#[derive(Debug, Clone)]
+pub struct Expired(Advance);
+
+/// What comes after chunks that go as a whole.
+enum Chunks {
+    /// One that has to be looked into.
+    Inside(Chunk),
+    /// One that stays.
+    Stopped,
+    /// No closed one.
+    Ended,
+}
+
+impl Log {
+    /// Looks how far `policy` moves the log start of a partition at `now_ms`; `None`: not at all. A chunk that expires as
+    /// a whole within `patience_ms` is waited for. May block on the disk.
+    ///
+    /// # Errors
+    /// The store's, or damage.
+    pub fn expired(
+        &self,
+        partition: &Arc<Partition>,
+        policy: &Policy,
+        now_ms: i64,
+        patience_ms: i64,
+    ) -> Result<Option<Expired>, StorageError> {
+        let (facts, open, (generation, edition), front) = {
+            let inner = partition.lock();
+            if inner.gone {
+                return Ok(None);
+            }
+            let facts = Facts {
+                now_ms,
+                log_start: inner.state.log_start,
+                high_watermark: inner.state.high_watermark,
+                size_bytes: inner.state.size_bytes,
+                patience_ms,
+            };
+            let state = &inner.state;
+            let version = (state.generation, state.edition);
+            (facts, state.open_chunk, version, inner.front)
+        };
+        if !Walk::can_take(policy, &facts) {
+            return Ok(None);
+        }
+        let too_large = policy
+            .retention_bytes
+            .is_some_and(|kept| facts.size_bytes > kept);
+        let front = front.filter(|(log_start, _)| *log_start == facts.log_start);
+        if let Some((_, max_timestamp)) = front
+            && !too_large
+            && !policy.has_expired(max_timestamp, now_ms)
+        {
+            return Ok(None);
+        }
+        let mut walk = Walk::new(*policy, facts);
+        let front = self.walk(partition.handle(), &facts, open, &mut walk)?;
+        if let Some(max_timestamp) = front {
+            partition.lock().front = Some((facts.log_start, max_timestamp));
+        }
+        Ok((walk.log_start() > facts.log_start).then(|| {
+            Expired(Advance {
+                partition: partition.clone(),
+                generation,
+                edition,
+                from: facts.log_start,
+                to: walk.log_start(),
+                bytes: walk.bytes(),
+            })
+        }))
+    }
+
+    /// Walks over the chunks of a log, and into those that have to be looked into. Tells the greatest timestamp of the
+    /// first batch, if it stays and has one.
+    fn walk(
+        &self,
+        handle: Handle,
+        facts: &Facts,
+        open: Chunk,
+        walk: &mut Walk,
+    ) -> Result<Option<i64>, StorageError> {
+        let mut at = facts.log_start;
+        loop {
+            let inside = match self.walk_chunks(handle, at, walk)? {
+                Chunks::Inside(chunk) => chunk,
+                Chunks::Stopped => return Ok(None),
+                // It grows, and nobody knows when it will be closed: it is not waited for.
+                Chunks::Ended if open.bytes > 0 && open.end_offset > at => open,
+                Chunks::Ended => return Ok(None),
+            };
+            let first = inside.base_offset.max(at);
+            if let Some(stays) = self.walk_batches(handle, first, inside.end_offset, walk)? {
+                let is_front = stays.base_offset <= facts.log_start || first == facts.log_start;
+                let stays = (walk.log_start() == facts.log_start && is_front).then_some(stays);
+                let timestamp = stays.map(|front| front.max_timestamp);
+                return Ok(timestamp.filter(|timestamp| *timestamp >= 0));
+            }
+            at = inside.end_offset;
+        }
+    }
+
+    /// Walks over the closed chunks from the one that holds `at` on.
+    fn walk_chunks(
+        &self,
+        handle: Handle,
+        at: i64,
+        walk: &mut Walk,
+    ) -> Result<Chunks, StorageError> {
+        let (lower, to) = keys::chunks(handle, 0);
+        let key = keys::chunk(handle, at);
+        let start = Start::Floor {
+            key: &key,
+            lower: &lower,
+        };
+        let mut found = Ok(Chunks::Ended);
+        self.shared
+            .engine
+            .scan(Family::Log, start, &to, &mut |key, value| {
+                let Some(chunk) = keys::parse_chunk(key, value) else {
+                    found = Err(recovery::damaged(handle, "a chunk"));
+                    return ControlFlow::Break(());
+                };
+                if chunk.end_offset <= at {
+                    return ControlFlow::Continue(());
+                }
+                found = Ok(match walk.chunk(&chunk) {
+                    Verdict::Take => return ControlFlow::Continue(()),
+                    Verdict::LookInside => Chunks::Inside(chunk),
+                    Verdict::Stop => Chunks::Stopped,
+                });
+                ControlFlow::Break(())
+            })?;
+        found
+    }
+
+    /// Walks over the batches from the one that holds `first` to before `end`. Tells the first one that stays.
+    fn walk_batches(
+        &self,
+        handle: Handle,
+        first: i64,
+        end: i64,
+        walk: &mut Walk,
+    ) -> Result<Option<Chunk>, StorageError> {
+        let (lower, _) = keys::batches(handle, 0);
+        let key = keys::batch(handle, first);
+        let start = Start::Floor {
+            key: &key,
+            lower: &lower,
+        };
+        let to = keys::batch(handle, end);
+        let mut found = Ok(None);
+        self.shared
+            .engine
+            .scan(Family::Log, start, &to, &mut |_, value| {
+                let header = match recovery::stored_header(handle, value) {
+                    Ok(header) => header,
+                    Err(error) => {
+                        found = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                };
+                if header.next_offset() <= first {
+                    return ControlFlow::Continue(());
+                }
+                let mut batch = Chunk::empty_at(header.base_offset);
+                batch.add(&header, value.len());
+                if walk.batch(&batch) == Verdict::Take {
+                    return ControlFlow::Continue(());
+                }
+                found = Ok(Some(batch));
+                ControlFlow::Break(())
+            })?;
+        found
+    }
+
+    /// Moves the log starts of what expired; answers how many bytes were deleted.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn advance_starts(&self, expired: Vec<Expired>) -> Result<u64, StorageError> {
+        let mut deleted = 0;
+        let mut advances = expired.into_iter().map(|Expired(advance)| advance);
+        loop {
+            let advances: Vec<_> = advances.by_ref().take(LOT).collect();
+            if advances.is_empty() {
+                return Ok(deleted);
+            }
+            deleted += self
+                .ask(|reply| Command::AdvanceStarts { advances, reply })
+                .await?;
+        }
+    }
+
+    /// Erases what lies before the log starts of partitions for which it is time.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn erase_due(&self) -> Result<(), StorageError> {
+        let now = self.shared.clock.monotonic();
+        let mut due = self.partitions();
+        due.retain(|partition| {
+            let inner = partition.lock();
+            let unerased = inner.unerased;
+            unerased.bytes >= ERASE_BYTES
+                || unerased
+                    .since
+                    .is_some_and(|since| now.saturating_sub(since) >= ERASE_AFTER)
+        });
+        // Neighbours are erased together, and reclaimed together.
+        due.sort_unstable_by_key(|partition| partition.handle());
+        for lot in due.chunks(LOT) {
+            let partitions = lot.to_vec();
+            self.ask(|reply| Command::Erase { partitions, reply })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Erases whatever lies before a log start, at once.
+    #[cfg(test)]
+    pub(crate) async fn erase_all(&self) -> Result<(), StorageError> {
+        let partitions = self.partitions();
+        self.ask(|reply| Command::Erase { partitions, reply }).await
+    }
+
+    /// Gives the room of erased data back to the disk, as far as it is time (`reclaim.rs`). Blocks, possibly for seconds;
+    /// `stopping` is asked between steps.
+    ///
+    /// # Errors
+    /// The store's. Nothing is lost by one, and the next call goes on.
+    pub fn reclaim_due(&self, stopping: &dyn Fn() -> bool) -> Result<(), StorageError> {
+        let engine = self.shared.engine.as_ref();
+        let mut collector = lock(&self.shared.collector);
+        let now = self.shared.clock.monotonic();
+        let due = lock(&self.shared.unreclaimed).take_due(now, &engine.space()?);
+        let ranges = due.unwrap_or_default();
+        for (from, to) in &ranges {
+            if stopping() {
+                return Ok(());
+            }
+            engine.compact(from, to)?;
+        }
+        loop {
+            let before = engine.space()?;
+            let Some(visited) = collector.next_step(&before).filter(|_| !stopping()) else {
+                return Ok(());
+            };
+            engine.collect(visited)?;
+            let after = engine.space()?;
+            collector.stepped(visited, &before, &after);
+            tracing::debug!(?before, ?after, visited, "moved values out of old files");
+        }
+    }
+}

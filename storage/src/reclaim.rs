@@ -1,0 +1,270 @@
+//! When and how deleted data gives its room on the disk back, pure: which ranges of keys are to be compacted, and how
+//! much of the oldest files is worth being rewritten.
+//!
+//! Called by the writer, which tells what it erased, and by `log/retain.rs`, which does what is due. It touches no store.
+//!
+//! Erasing writes a mark only. The room comes back in two steps:
+//! * compacting the erased range drops its keys, and the files of values that nothing refers to any more with them;
+//! * a file of values in which a few are left goes when those are moved, which rewrites them. Files are filled in order
+//!   of time, so the garbage lies in the oldest ones; only as much of those is visited as there is garbage, and only
+//!   when there is a lot of it, so that data which stays is not moved again and again.
+
+use std::time::Duration;
+
+use crate::partition::Range;
+
+/// Erased data is reclaimed at once when there is this much of it, compared with what is live: one part in so many...
+const RECLAIM_SHARE: u64 = 8;
+
+/// ...but no less than this, and no more than that.
+const RECLAIM_LEAST_BYTES: u64 = 32 << 20;
+const RECLAIM_MOST_BYTES: u64 = 256 << 20;
+
+/// Less of it waits this long for more.
+const RECLAIM_AFTER: Duration = Duration::from_secs(15);
+
+/// So little of it, compared with the keys that a compaction may rewrite, waits this long.
+const RECLAIM_LITTLE_AFTER: Duration = Duration::from_secs(600);
+
+/// As share of the bytes of keys: less than one part in so many is little.
+const LITTLE_SHARE: u64 = 8;
+
+/// What an earlier process erased is looked after where a compaction rewrites no more keys than this. In a larger store
+/// the compactions that come anyway do it.
+const SMALL_STORE_BYTES: u64 = 1 << 30;
+
+/// Ranges compacted one by one; more are joined with their neighbours.
+const MOST_RANGES: usize = 64;
+
+/// Garbage that is never worth a collection: half a write buffer.
+const GARBAGE_SLACK_BYTES: u64 = 32 << 20;
+
+/// One part in so many of what is live may be garbage besides.
+const GARBAGE_SHARE: u64 = 8;
+
+/// Most bytes of old files that one step visits, so that a stop does not have to wait for long.
+const STEP_BYTES: u64 = 256 << 20;
+
+/// What the store takes on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// Bytes of keys, with the values that lie beside them.
+    pub key_bytes: u64,
+    /// Bytes of files of values, garbage included.
+    pub value_bytes: u64,
+    /// Bytes of values in those files that nothing refers to.
+    pub garbage_bytes: u64,
+}
+
+impl Space {
+    fn live_bytes(&self) -> u64 {
+        self.key_bytes + self.value_bytes.saturating_sub(self.garbage_bytes)
+    }
+}
+
+/// What was erased and has not given its room back yet.
+#[derive(Debug, Default)]
+pub(crate) struct Unreclaimed {
+    ranges: Vec<Range>,
+    bytes: u64,
+    since: Option<Duration>,
+}
+
+impl Unreclaimed {
+    /// Adds what was erased at `now`; 0 bytes where that was long ago and nobody knows.
+    pub(crate) fn add(&mut self, range: Range, bytes: u64, now: Duration) {
+        self.ranges.push(range);
+        self.bytes += bytes;
+        self.since.get_or_insert(now);
+        // The same partitions come again and again.
+        if self.ranges.len() > 16 * MOST_RANGES {
+            self.ranges = merged(std::mem::take(&mut self.ranges));
+        }
+    }
+
+    /// Takes the ranges to compact, if it is time.
+    pub(crate) fn take_due(&mut self, now: Duration, space: &Space) -> Option<Vec<Range>> {
+        let waited = now.saturating_sub(self.since?);
+        if self.bytes == 0 && space.key_bytes > SMALL_STORE_BYTES {
+            *self = Self::default();
+            return None;
+        }
+        let little = self.bytes < space.key_bytes / LITTLE_SHARE;
+        let much = space.live_bytes().saturating_sub(self.bytes) / RECLAIM_SHARE;
+        let much = much.clamp(RECLAIM_LEAST_BYTES, RECLAIM_MOST_BYTES);
+        let patience = if self.bytes > 0 && little {
+            RECLAIM_LITTLE_AFTER
+        } else if self.bytes < much {
+            RECLAIM_AFTER
+        } else {
+            Duration::ZERO
+        };
+        if waited < patience {
+            return None;
+        }
+        let taken = std::mem::take(self);
+        Some(joined(merged(taken.ranges), MOST_RANGES))
+    }
+}
+
+/// The same keys in fewer ranges: those that overlap or touch become one.
+pub(crate) fn merged(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort();
+    let mut merged: Vec<Range> = Vec::with_capacity(ranges.len());
+    for (from, to) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if from <= *end => *end = to.max(std::mem::take(end)),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
+}
+
+/// At most `most` ranges that cover `ranges`, which are in order.
+fn joined(ranges: Vec<Range>, most: usize) -> Vec<Range> {
+    let group = ranges.len().div_ceil(most).max(1);
+    let span = |group: &[Range]| (group[0].0.clone(), group[group.len() - 1].1.clone());
+    ranges.chunks(group).map(span).collect()
+}
+
+/// Decides on collections, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Collector {
+    /// Garbage below this was not worth it the last time.
+    in_vain_below: u64,
+}
+
+impl Collector {
+    /// Bytes of the oldest files of values to visit now, if it is worth it.
+    pub(crate) fn next_step(&self, space: &Space) -> Option<u64> {
+        let allowed = GARBAGE_SLACK_BYTES + space.live_bytes() / GARBAGE_SHARE;
+        (space.garbage_bytes > allowed.max(self.in_vain_below))
+            .then(|| space.garbage_bytes.min(STEP_BYTES))
+    }
+
+    /// A step over `visited` bytes turned `before` into `after`. Where most of what it met was live, the garbage lies
+    /// elsewhere, and the next try waits until there is twice as much.
+    pub(crate) fn stepped(&mut self, visited: u64, before: &Space, after: &Space) {
+        let freed = before.garbage_bytes.saturating_sub(after.garbage_bytes);
+        self.in_vain_below = if freed < visited / 2 {
+            after.garbage_bytes.saturating_mul(2)
+        } else {
+            0
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn range(from: u8, to: u8) -> Range {
+        (vec![from], vec![to])
+    }
+
+    #[test]
+    fn merging_and_joining_lose_no_key() {
+        for seed in 0..5_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let ranges: Vec<Range> = (0..rng.usize(0..20))
+                .map(|_| {
+                    let from = rng.u8(0..100);
+                    range(from, rng.u8(from + 1..=101))
+                })
+                .collect();
+            let held = |ranges: &[Range], key: u8| {
+                ranges
+                    .iter()
+                    .any(|(from, to)| *from <= vec![key] && vec![key] < *to)
+            };
+            let merged = merged(ranges.clone());
+            for key in 0..102 {
+                assert_eq!(held(&ranges, key), held(&merged, key), "seed {seed}");
+            }
+            assert!(
+                merged.windows(2).all(|two| two[0].1 < two[1].0),
+                "seed {seed}"
+            );
+            let most = rng.usize(1..6);
+            let joined = joined(merged.clone(), most);
+            assert!(joined.len() <= most, "seed {seed}");
+            assert!((0..102).all(|key| !held(&merged, key) || held(&joined, key)));
+        }
+    }
+
+    #[test]
+    fn much_is_reclaimed_at_once_some_after_a_while_and_very_little_later() {
+        let due = |bytes, waited, key_bytes| {
+            let mut unreclaimed = Unreclaimed::default();
+            let space = Space {
+                key_bytes,
+                ..Space::default()
+            };
+            let began = Duration::from_secs(100);
+            unreclaimed.add(range(1, 2), bytes, began);
+            unreclaimed.add(range(2, 3), 0, began + waited);
+            let taken = unreclaimed.take_due(began + waited, &space);
+            if taken.is_some() {
+                assert_eq!(unreclaimed.take_due(began + waited * 100, &space), None);
+            }
+            taken
+        };
+        assert_eq!(due(0, RECLAIM_AFTER - Duration::from_secs(1), MIB), None);
+        assert!(due(0, RECLAIM_AFTER, SMALL_STORE_BYTES).is_some());
+        assert_eq!(due(0, Duration::MAX / 200, SMALL_STORE_BYTES + 1), None);
+        let whole = Some(vec![range(1, 3)]);
+        let second = Duration::from_secs(1);
+        let waited = RECLAIM_AFTER - second;
+        assert_eq!(due(32 * MIB, Duration::ZERO, MIB), whole);
+        assert_eq!(due(32 * MIB - 1, waited, MIB), None);
+        // An eighth of what is left, and never more than 256 MiB.
+        assert_eq!(due(100 * MIB, waited, 901 * MIB), None);
+        assert_eq!(due(100 * MIB, waited, 800 * MIB), whole);
+        assert_eq!(due(256 * MIB, waited, 2048 * MIB), whole);
+        assert_eq!(due(MIB, RECLAIM_AFTER, MIB), whole);
+        assert_eq!(due(MIB, RECLAIM_AFTER, 9 * MIB), None);
+        assert_eq!(due(MIB, RECLAIM_LITTLE_AFTER, 9 * MIB), whole);
+        let none = Unreclaimed::default().take_due(Duration::MAX, &Space::default());
+        assert_eq!(none, None);
+    }
+
+    #[test]
+    fn only_much_garbage_is_collected_and_no_more_visited_than_there_is() {
+        let collector = Collector::default();
+        let step = |value_mib: u64, garbage_mib: u64| {
+            collector.next_step(&Space {
+                key_bytes: 0,
+                value_bytes: value_mib * MIB,
+                garbage_bytes: garbage_mib * MIB,
+            })
+        };
+        assert_eq!(step(32, 32), None, "half a write buffer's worth");
+        assert_eq!(step(33, 33), Some(33 * MIB));
+        // 400 MiB are live.
+        assert_eq!(step(482, 82), None);
+        assert_eq!(step(483, 83), Some(83 * MIB));
+        assert_eq!(step(10_000, 5_000), Some(STEP_BYTES));
+    }
+
+    #[test]
+    fn a_step_in_vain_makes_the_next_one_wait_for_twice_as_much() {
+        let mut collector = Collector::default();
+        let space = |garbage_mib| Space {
+            key_bytes: 0,
+            value_bytes: 1_000 * MIB,
+            garbage_bytes: garbage_mib * MIB,
+        };
+        let visited = collector.next_step(&space(300)).expect("worth it");
+        collector.stepped(visited, &space(300), &space(290));
+        assert_eq!(collector.next_step(&space(300)), None);
+        assert_eq!(collector.next_step(&space(580)), None);
+        let visited = collector.next_step(&space(581)).expect("twice as much");
+        collector.stepped(visited, &space(581), &space(200));
+        assert!(
+            collector.next_step(&space(290)).is_some(),
+            "it is worth it again"
+        );
+    }
+}
