@@ -54,7 +54,7 @@ impl Fixture {
         let entry = AppendEntry {
             partition: self.partition.clone(),
             header: BatchHeader::parse(&bytes).expect("a batch"),
-            bytes,
+            bytes: bytes.into(),
             leader_epoch: 0,
         };
         let answers = block(self.log.append(vec![entry], Acks::All)).expect("open");
