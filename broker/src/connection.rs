@@ -17,15 +17,15 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
-use ottla_protocol::frame::{FrameCodec, FrameError, FrameLimits};
+use ottla_protocol::frame::{FrameCodec, FrameError, FrameLimits, Incoming};
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
+use crate::room::{Held, Room};
 use crate::router::{self, Answer, Order, Origin, Reply};
 
 /// Requests of one connection that may wait for their answers.
@@ -73,12 +73,7 @@ impl InFlight {
     }
 
     /// The request's room is given back once its reply is there, not once the reply is written.
-    fn push(
-        &mut self,
-        bytes: usize,
-        room: Option<OwnedSemaphorePermit>,
-        reply: BoxFuture<'static, Reply>,
-    ) {
+    fn push(&mut self, bytes: usize, room: Option<Held>, reply: BoxFuture<'static, Reply>) {
         self.bytes += bytes;
         let reply = reply.map(move |reply| {
             drop(room);
@@ -131,6 +126,7 @@ pub async fn serve(
         stop,
         in_flight: InFlight::default(),
         next: None,
+        frame_room: None,
     };
     match connection.run().await {
         Ok(never) => match never {},
@@ -147,6 +143,8 @@ struct Connection {
     in_flight: InFlight,
     /// A frame that came while another request ran alone, and when it was there.
     next: Option<(Result<Bytes, Cause>, Duration)>,
+    /// Room for the frame that is being read, and then for its request.
+    frame_room: Option<Held>,
 }
 
 impl Connection {
@@ -173,10 +171,11 @@ impl Connection {
             }
             let bytes = frame.len();
             let broker = self.origin.broker.clone();
-            let room = self.in_flight.beside(broker.request_room(bytes)).await;
-            let room = room.map_err(|_| "shutdown")?;
+            let mut room = self.frame_room.take();
+            let more = broker.requests.top_up(&mut room, bytes);
+            self.in_flight.beside(more).await.map_err(|_| "shutdown")?;
             // What may park for long has no bytes worth holding room for, or they are bounded elsewhere.
-            let room = (!matches!(order, Order::Parks | Order::Waits)).then_some(room);
+            let room = room.filter(|_| !matches!(order, Order::Parks | Order::Waits));
             let answer = self.start(frame, arrived, order).await?;
             match answer {
                 Answer::Now(Reply::Close(cause)) => {
@@ -213,7 +212,12 @@ impl Connection {
                 Some(reply) = self.in_flight.next(), if waiting => {
                     self.write_replies(reply).await?;
                 }
-                frame = read_frame(&mut self.frames, self.idle, &self.stop), if !full => {
+                frame = read_frame(
+                    &mut self.frames,
+                    (&self.origin.broker.requests, &mut self.frame_room),
+                    self.idle,
+                    &self.stop,
+                ), if !full => {
                     return Ok(frame);
                 }
             }
@@ -246,7 +250,12 @@ impl Connection {
                 biased;
                 answer = &mut run => return Ok(answer),
                 () = self.stop.cancelled(), if order == Order::Parks => return Err("shutdown"),
-                next = next_or_gone(&mut self.frames, self.next.is_none(), &self.stop), if may_take_long || self.next.is_none() => {
+                next = next_or_gone(
+                    &mut self.frames,
+                    (&self.origin.broker.requests, &mut self.frame_room),
+                    self.next.is_none(),
+                    &self.stop,
+                ), if may_take_long || self.next.is_none() => {
                     if may_take_long && matches!(next, Err("closed_by_client" | "read_error")) {
                         return Err("closed_by_client");
                     }
@@ -292,11 +301,12 @@ impl Connection {
 /// The next frame or, when there is no place for one, only the news that the client went away.
 async fn next_or_gone(
     frames: &mut Frames,
+    room: (&Room, &mut Option<Held>),
     read: bool,
     stop: &CancellationToken,
 ) -> Result<Bytes, Cause> {
     if read {
-        return read_frame(frames, Duration::MAX, stop).await;
+        return read_frame(frames, room, Duration::MAX, stop).await;
     }
     loop {
         // The end of the stream shows behind bytes that are not read, but only to one who asks again.
@@ -310,9 +320,10 @@ async fn next_or_gone(
     }
 }
 
-/// The next frame, or why there will be none. Dropping it loses nothing that was read.
+/// The next frame, or why there will be none. What it takes is added to `held`. Dropping it loses nothing that was read.
 async fn read_frame(
     frames: &mut Frames,
+    (room, held): (&Room, &mut Option<Held>),
     idle: Duration,
     stop: &CancellationToken,
 ) -> Result<Bytes, Cause> {
@@ -321,19 +332,32 @@ async fn read_frame(
     tokio::select! {
         biased;
         () = stop.cancelled() => Err("shutdown"),
-        frame = next_within(frames, idle) => frame,
+        frame = async {
+            loop {
+                let bytes = match next_within(frames, idle).await? {
+                    Incoming::Frame(frame) => return Ok(frame),
+                    Incoming::Wants(bytes) => bytes,
+                };
+                // Two large frames may each wait for what the other one has.
+                match timeout(FRAME_TIMEOUT, room.top_up(held, bytes)).await {
+                    Ok(granted) => granted.map_err(|_| "shutdown")?,
+                    Err(_) => return Err("no_room"),
+                }
+                frames.decoder_mut().grant(bytes);
+            }
+        } => frame,
     }
 }
 
 /// `FRAME_TIMEOUT` counts from the first byte, not from the first sign of one: a fresh socket counts as readable.
-async fn next_within(frames: &mut Frames, idle: Duration) -> Result<Bytes, Cause> {
+async fn next_within(frames: &mut Frames, idle: Duration) -> Result<Incoming, Cause> {
     let mut begun = !frames.read_buffer().is_empty();
     let mut end = pin!(sleep(if begun { FRAME_TIMEOUT } else { idle }));
     poll_fn(|cx| {
         if let Poll::Ready(frame) = frames.poll_next_unpin(cx) {
             return Poll::Ready(match frame {
                 None => Err("closed_by_client"),
-                Some(Ok(frame)) => Ok(frame),
+                Some(Ok(incoming)) => Ok(incoming),
                 Some(Err(FrameError::Io(_))) => Err("read_error"),
                 Some(Err(_)) => Err("bad_frame_size"),
             });
@@ -388,25 +412,22 @@ async fn write_pieces(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::Semaphore;
-
     use super::*;
+    use crate::room::Room;
 
     #[tokio::test]
     async fn who_waits_for_room_gives_back_its_own_and_keeps_the_order() {
-        let all = Arc::new(Semaphore::new(3));
+        let all = Room::new(3 << 10);
         let mut in_flight = InFlight::default();
         for cause in ["first", "second", "third"] {
-            let room = all.clone().try_acquire_owned().expect("room");
+            let room = all.take(1 << 10).await.expect("room");
             let reply = async move {
                 tokio::task::yield_now().await;
                 Reply::Close(cause)
             };
             in_flight.push(5, Some(room), reply.boxed());
         }
-        let waited = in_flight.beside(all.clone().acquire_many_owned(3));
+        let waited = in_flight.beside(all.take(3 << 10));
         let room = timeout(Duration::from_secs(5), waited).await;
         drop(room.expect("no one else has any").expect("open"));
         assert_eq!((in_flight.len(), in_flight.bytes), (3, 15));

@@ -21,6 +21,7 @@ pub mod metadata_log;
 pub mod metrics;
 pub mod partitions;
 pub mod rate_limit;
+pub mod room;
 pub mod router;
 pub mod scrape;
 pub mod scrub;
@@ -44,7 +45,7 @@ use ottla_storage::proof::{OnLoss, Proof};
 use ottla_storage::rocks::{RocksEngine, RocksOptions};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +64,7 @@ use crate::metadata_log::MetadataLog;
 use crate::metrics::{BrokerState, Metrics};
 use crate::partitions::Partitions;
 use crate::rate_limit::RateLimit;
+use crate::room::Room;
 use crate::router::Listener;
 use crate::scrape::Scrape;
 use crate::scrub::Scrub;
@@ -155,9 +157,10 @@ pub struct Broker {
     pub decompressions: Arc<Semaphore>,
     /// Where large requests are worked on.
     pub large: LargeRequests,
-    /// Kibibytes of requests that may be worked on at once (`queued.max.request.bytes`).
-    pub request_memory: Arc<Semaphore>,
-    request_memory_kib: u32,
+    /// Room for requests (`queued.max.request.bytes`).
+    pub requests: Room,
+    /// Room for answers that are read from the disk.
+    pub answers: Room,
     broker_epoch: AtomicI64,
     /// Looks after a coordinator's task.
     supervisor: Supervisor,
@@ -207,16 +210,6 @@ impl Broker {
         } else {
             Err(ErrorCode::CoordinatorNotAvailable)
         }
-    }
-
-    /// Waits until there is room for a request of `bytes`. One that is larger than all the room takes all of it.
-    ///
-    /// # Errors
-    /// Only that the broker shuts down.
-    pub async fn request_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AcquireError> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let kib = kib.clamp(1, self.request_memory_kib);
-        self.request_memory.clone().acquire_many_owned(kib).await
     }
 
     /// The epoch of this start, from the metadata log.
@@ -432,13 +425,9 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
     .await
     .map_err(StartError::Metadata)?;
 
+    let shares = memory::shares(config.memory_budget_bytes);
     // Without a number of its own, requests may use their share of the memory budget.
-    let request_bytes = config
-        .queued_max_request_bytes
-        .unwrap_or(memory::shares(config.memory_budget_bytes).requests);
-    let request_memory_kib = u32::try_from(request_bytes / 1024)
-        .unwrap_or(u32::MAX)
-        .max(1);
+    let request_bytes = config.queued_max_request_bytes.unwrap_or(shares.requests);
     let groups = Arc::new(Groups::new(
         groups::Parts {
             log: log.clone(),
@@ -450,8 +439,8 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
         stop.clone(),
     ));
     let broker = Arc::new(Broker {
-        request_memory: Arc::new(Semaphore::new(request_memory_kib as usize)),
-        request_memory_kib,
+        requests: Room::new(request_bytes),
+        answers: Room::new(shares.answers),
         fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
         config,
         dynamic,

@@ -29,6 +29,7 @@ use crate::handlers::{
 };
 use crate::large::LARGE_BYTES;
 use crate::metrics::{Elapsed, SendTimes};
+use crate::room::Held;
 
 /// A client's address as this broker advertises itself to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,7 @@ pub struct Sending {
     arrived: Duration,
     answered: Duration,
     began: Option<Duration>,
+    _room: Option<Held>,
 }
 
 impl Sending {
@@ -138,6 +140,8 @@ pub struct FetchAnswer {
     pub records: Vec<Vec<Bytes>>,
     /// How long it waited for data.
     pub waited: Duration,
+    /// Room for what was read from the disk, until it is sent.
+    pub room: Option<Held>,
 }
 
 /// A request on its way to its handler.
@@ -157,6 +161,8 @@ struct Told {
     error_code: i16,
     /// Of the handler's time, what it only waited.
     waited: Duration,
+    /// What the answer takes until it is sent.
+    room: Option<Held>,
 }
 
 impl Told {
@@ -165,6 +171,7 @@ impl Told {
             reply,
             error_code,
             waited: Duration::ZERO,
+            room: None,
         }
     }
 }
@@ -363,6 +370,7 @@ where
                 };
                 Ran::Now(Told {
                     waited: answer.waited,
+                    room: answer.room,
                     ..Told::new(reply, error_code)
                 })
             })
@@ -611,6 +619,7 @@ fn record(
         arrived: run.arrived,
         answered,
         began: None,
+        _room: told.room,
     };
     match told.reply {
         Reply::Frame(pieces) => Reply::Timed(pieces, Box::new(sending)),

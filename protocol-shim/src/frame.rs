@@ -3,7 +3,8 @@
 //! Run by the connection's `Framed` reader, one [`FrameCodec`] each. It checks the size before anything is allocated
 //! for it, with a limit that depends on the API key, and lets the read buffer grow with what really arrived: a client
 //! that announces 100 MiB and sends 100 bytes holds no more than one that announces nothing. It keeps no bytes itself
-//! and looks no further into a frame than its API key.
+//! and looks no further into a frame than its API key. What arrives beyond the first kibibytes of a frame has to be
+//! granted: the codec says how much it wants and holds no more until then.
 
 use std::io;
 
@@ -23,12 +24,12 @@ const MIN_READ_AHEAD: usize = 4 * 1024;
 /// as the connection lives.
 const OWN_BUFFER_SIZE: usize = 64 * 1024;
 
-/// What a buffer that comes after a large frame may reserve, if the last frame was as large: memory that is not
-/// touched before bytes arrive.
-const MOST_RESERVED: usize = MIB;
+/// What may arrive of a frame before more is granted.
+const FREE: usize = 16 * 1024;
 
-/// The buffer grows to so many times what arrived.
-const GROWTH: usize = 4;
+/// What is wanted at first of a larger frame: most are not larger than that, and of those that are, this much arrives
+/// before the rest is asked for.
+const FIRST_GRANT: usize = MIB;
 
 const PRODUCE: i16 = 0;
 const JOIN_GROUP: i16 = 11;
@@ -94,16 +95,31 @@ impl FrameError {
     }
 }
 
-/// Reads frames; gives each without its four size bytes.
+/// What comes out of the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// A frame, without its four size bytes.
+    Frame(Bytes),
+    /// A frame is on its way of which so many bytes may be held once [`FrameCodec::grant`] says so. Said again until then.
+    Wants(usize),
+}
+
+/// Reads frames.
 #[derive(Debug)]
 pub struct FrameCodec {
     limits: FrameLimits,
+    granted: usize,
 }
 
 impl FrameCodec {
     /// A codec for one connection.
     pub fn new(limits: FrameLimits) -> Self {
-        Self { limits }
+        Self { limits, granted: 0 }
+    }
+
+    /// Lets the codec hold `bytes` of the frame that is on its way, those that it holds already included.
+    pub fn grant(&mut self, bytes: usize) {
+        self.granted = bytes;
     }
 
     /// The size at the front of the buffer, if it is acceptable as far as can be told.
@@ -127,40 +143,55 @@ impl FrameCodec {
 }
 
 impl Decoder for FrameCodec {
-    type Item = Bytes;
+    type Item = Incoming;
     type Error = FrameError;
 
-    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Incoming>, FrameError> {
         let Some(size) = self.size(buffer)? else {
             return Ok(None);
         };
         let end = SIZE_LEN + size;
         if buffer.len() < end {
-            make_room(buffer, end - buffer.len());
-            return Ok(None);
+            let allowed = self.granted.max(FREE);
+            if buffer.len() < allowed {
+                make_room(buffer, end.min(allowed) - buffer.len());
+                return Ok(None);
+            }
+            let first = allowed < FIRST_GRANT;
+            return Ok(Some(Incoming::Wants(if first {
+                end.min(FIRST_GRANT)
+            } else {
+                end
+            })));
         }
+        self.granted = 0;
         let mut frame = if size < OWN_BUFFER_SIZE {
             buffer.split_to(end)
         } else {
             let rest = &buffer[end..];
-            let mut next = BytesMut::with_capacity(rest.len().max(end.min(MOST_RESERVED)));
+            let mut next = BytesMut::with_capacity(rest.len().max(FREE));
             next.extend_from_slice(rest);
             let mut whole = std::mem::replace(buffer, next);
             whole.truncate(end);
             whole
         };
         frame.advance(SIZE_LEN);
-        Ok(Some(frame.freeze()))
+        Ok(Some(Incoming::Frame(frame.freeze())))
     }
 }
 
-/// Lets the buffer grow to some times what it holds, once it is nearly full: reads stay large and copies few, and what
-/// is allocated follows what arrived.
+/// Lets the buffer grow once it is nearly full: with what arrived, and what was granted at once, so that it is not copied
+/// again.
 fn make_room(buffer: &mut BytesMut, missing: usize) {
     let room = buffer.capacity() - buffer.len();
-    if room < missing.min(MIN_READ_AHEAD) {
-        buffer.reserve(missing.min(((GROWTH - 1) * buffer.len()).max(MIN_READ_AHEAD)));
+    if room >= missing.min(MIN_READ_AHEAD) {
+        return;
     }
+    buffer.reserve(if buffer.len() >= FREE {
+        missing
+    } else {
+        missing.min((3 * buffer.len()).max(MIN_READ_AHEAD))
+    });
 }
 
 #[cfg(test)]
@@ -250,17 +281,27 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_grows_with_what_arrived() {
+    fn the_buffer_grows_with_what_arrived_and_was_granted() {
         let size = 10 * MIB;
         let mut stream = request(0, size);
         let mut buffer = BytesMut::with_capacity(8 * 1024);
         let mut codec = codec();
+        let mut wanted = Vec::new();
         let frame = loop {
-            if let Some(frame) = codec.decode(&mut buffer).unwrap() {
-                break frame;
+            match codec.decode(&mut buffer).unwrap() {
+                Some(Incoming::Frame(frame)) => break frame,
+                Some(Incoming::Wants(bytes)) => {
+                    let again = codec.decode(&mut buffer).unwrap();
+                    assert_eq!(again, Some(Incoming::Wants(bytes)), "nothing is granted");
+                    wanted.push((buffer.len(), bytes));
+                    codec.grant(bytes);
+                    continue;
+                }
+                None => {}
             }
+            let granted = wanted.last().map_or(FREE, |(_, bytes)| *bytes);
             assert!(
-                buffer.capacity() <= (GROWTH * buffer.len()).max(8 * 1024),
+                buffer.capacity() <= granted + FREE,
                 "{} for {}",
                 buffer.capacity(),
                 buffer.len()
@@ -270,9 +311,20 @@ mod tests {
             buffer.extend_from_slice(&stream.split_to(room));
         };
         assert_eq!(frame.len(), size);
+        assert_eq!(wanted.len(), 2, "{wanted:?}");
+        assert!(wanted[0].0 >= FREE && wanted[0].0 < 2 * FREE);
+        assert!(wanted[1].0 >= FIRST_GRANT && wanted[1].0 < FIRST_GRANT + FREE);
+        assert_eq!((wanted[0].1, wanted[1].1), (FIRST_GRANT, size + SIZE_LEN));
         assert!(
-            buffer.capacity() <= MOST_RESERVED,
+            buffer.capacity() < 64 * 1024,
             "the large buffer went with the frame"
+        );
+        assert_eq!(
+            codec
+                .decode(&mut request(0, FIRST_GRANT).split_to(FREE))
+                .unwrap(),
+            Some(Incoming::Wants(FIRST_GRANT)),
+            "what was granted ends with its frame"
         );
     }
 
@@ -300,8 +352,11 @@ mod tests {
                 let most = if random.bool() { 1 } else { 40_000 };
                 let piece = random.usize(1..=stream.len().min(most));
                 buffer.extend_from_slice(&stream.split_to(piece));
-                while let Some(frame) = codec.decode(&mut buffer).unwrap() {
-                    frames.push(frame);
+                while let Some(incoming) = codec.decode(&mut buffer).unwrap() {
+                    match incoming {
+                        Incoming::Frame(frame) => frames.push(frame),
+                        Incoming::Wants(bytes) => codec.grant(bytes),
+                    }
                 }
             }
             assert_eq!(frames.iter().map(Bytes::len).collect::<Vec<_>>(), sizes);

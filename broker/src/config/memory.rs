@@ -21,16 +21,19 @@ pub struct Shares {
     pub write_buffers: usize,
     /// The newest batches, for consumers at the tail.
     pub tail: usize,
-    /// Requests on their way, and answers read from the disk.
+    /// Requests, from the first large piece of their frame until they are worked on.
     pub requests: usize,
+    /// Answers with batches that were read from the disk, until they are sent.
+    pub answers: usize,
 }
 
-/// Divides a budget: half of it sheds bursts of producers, a sixth serves consumers, a quarter is for requests.
+/// Divides a budget: half of it sheds bursts of producers, an eighth each serves consumers at the tail and behind it.
 pub fn shares(budget_bytes: usize) -> Shares {
     Shares {
         write_buffers: budget_bytes / 2,
-        tail: budget_bytes / 6,
-        requests: budget_bytes / 4,
+        tail: budget_bytes / 8,
+        requests: budget_bytes * 3 / 16,
+        answers: budget_bytes / 8,
     }
 }
 
@@ -83,10 +86,12 @@ mod tests {
                 write_buffers,
                 tail,
                 requests,
+                answers,
             } = shares(budget as usize);
-            let spent = write_buffers + tail + requests;
-            assert!(spent <= budget as usize * 11 / 12, "{spent} of {budget}");
-            assert!(requests >= 4 << 20, "room for a batch of the usual limit");
+            let spent = write_buffers + tail + requests + answers;
+            assert!(spent <= budget as usize * 15 / 16, "{spent} of {budget}");
+            assert!(requests >= 2 << 20, "room for a batch of the usual limit");
+            assert!(answers >= 2 << 20, "room for a batch of the usual limit");
         }
     }
 

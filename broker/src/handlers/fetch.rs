@@ -22,7 +22,7 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::error::StorageError;
-use ottla_storage::log::{Held, Log, Partition, Read, ReadLimit};
+use ottla_storage::log::{self, Log, Partition, Read, ReadLimit};
 use ottla_storage::partition::Offsets;
 use ottla_storage::waiters::Watch;
 
@@ -31,6 +31,7 @@ use super::fetch_session::{Asked, Plan, TopicKey, Wanted};
 use crate::error::storage_error;
 use crate::metrics::TopicMetrics;
 use crate::partitions::LocalTopic;
+use crate::room::Held;
 use crate::router::{Ctx, FetchAnswer};
 
 /// One partition of one fetch, looked up.
@@ -46,6 +47,25 @@ struct Outcome {
     bytes: usize,
     /// What is wrong with the log.
     failure: Option<StorageError>,
+}
+
+/// What was read for one answer.
+#[derive(Default)]
+struct Readings {
+    outcomes: Vec<Outcome>,
+    /// Room for what came from the disk.
+    room: Option<Held>,
+    /// Whether there was less room than the client wanted.
+    limited: bool,
+}
+
+impl From<Vec<Outcome>> for Readings {
+    fn from(outcomes: Vec<Outcome>) -> Self {
+        Self {
+            outcomes,
+            ..Self::default()
+        }
+    }
 }
 
 /// Handles Fetch.
@@ -82,7 +102,7 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
     };
     let deadline = env.monotonic() + max_wait;
     let mut waited = Duration::ZERO;
-    let outcomes = loop {
+    let readings = loop {
         let targets = look_up(&ctx, &plan.partitions, from_replica);
         // Watched before they are read, so that nothing can slip in between.
         let mut watch = Watch::new();
@@ -96,24 +116,27 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
                 Err(_) => ready = true,
             }
         }
-        let outcomes = read_all(&ctx, targets, limit, max_bytes).await;
+        let readings = read_all(&ctx, targets, limit, max_bytes).await;
+        let outcomes = &readings.outcomes;
         let bytes: usize = outcomes.iter().map(|outcome| outcome.bytes).sum();
         let news = outcomes
             .iter()
             .any(|outcome| outcome.data.error_code != 0 || outcome.data.diverging_epoch.epoch >= 0);
         let now = env.monotonic();
         let left = deadline.saturating_sub(now);
-        if ready || news || bytes >= min_bytes || left.is_zero() {
-            break outcomes;
+        let enough = bytes >= min_bytes || (readings.limited && bytes > 0);
+        if ready || news || enough || left.is_zero() {
+            break readings;
         }
         // Either something moved or the time is over; both times everything is read anew, so nothing is kept.
-        drop(outcomes);
+        drop(readings);
         let _ = tokio::time::timeout(left, watch.fired()).await;
         waited += env.monotonic().saturating_sub(now);
     };
     FetchAnswer {
         waited,
-        ..answer(&ctx, &plan, outcomes)
+        room: readings.room,
+        ..answer(&ctx, &plan, readings.outcomes)
     }
 }
 
@@ -122,6 +145,7 @@ fn failed(code: ErrorCode) -> FetchAnswer {
         response: FetchResponse::default().with_error_code(code.code()),
         records: Vec::new(),
         waited: Duration::ZERO,
+        room: None,
     }
 }
 
@@ -306,29 +330,50 @@ async fn read_all(
     targets: Vec<Target>,
     limit: ReadLimit,
     max_bytes: Option<usize>,
-) -> Vec<Outcome> {
+) -> Readings {
     let has_data = targets.iter().any(|target| match &target.found {
         Ok((_, partition)) => limit.end(&partition.offsets()) > target.wanted.offset,
         Err(_) => false,
     });
     if !has_data {
         return read_in_turn(&ctx.broker.log, &targets, limit, None, Source::Store)
-            .unwrap_or_default();
+            .unwrap_or_default()
+            .into();
     }
     let held = read_in_turn(&ctx.broker.log, &targets, limit, max_bytes, Source::Memory);
     if let Some(outcomes) = held {
-        return outcomes;
+        return outcomes.into();
     }
+    // What comes from memory is there anyway; what comes from the disk needs room until the client has taken it.
+    let wanted = most_bytes(&targets, max_bytes.unwrap_or(0));
     let log = ctx.broker.log.clone();
     let count = targets.len();
-    apart(move || read_in_turn(&log, &targets, limit, max_bytes, Source::Store))
-        .await
-        .map(Option::unwrap_or_default)
-        .unwrap_or_else(|code| (0..count).map(|_| refused(0, code)).collect())
+    let nothing = |code| -> Vec<Outcome> { (0..count).map(|_| refused(0, code)).collect() };
+    let Ok((mut room, granted)) = ctx.broker.answers.take_some(wanted).await else {
+        return nothing(ErrorCode::NotLeaderOrFollower).into();
+    };
+    let most = max_bytes.map(|max_bytes| max_bytes.min(granted));
+    let read = apart(move || read_in_turn(&log, &targets, limit, most, Source::Store)).await;
+    let outcomes = match read {
+        Ok(outcomes) => outcomes.unwrap_or_default(),
+        Err(code) => nothing(code),
+    };
+    room.shrink(outcomes.iter().map(|outcome| outcome.bytes).sum());
+    Readings {
+        outcomes,
+        room: Some(room),
+        limited: granted < wanted,
+    }
+}
+
+/// How much the targets may give together.
+fn most_bytes(targets: &[Target], max_bytes: usize) -> usize {
+    let each = |target: &Target| usize::try_from(target.wanted.max_bytes).unwrap_or(0);
+    let all = targets.iter().map(each).fold(0, usize::saturating_add);
+    all.min(max_bytes)
 }
 
 /// `None` when `source` does not have all of it.
-
 fn read_in_turn(
     log: &Log,
     targets: &[Target],
@@ -393,8 +438,8 @@ fn read_one(
     let read = match source {
         Source::Store => log.read(partition, from, max_bytes, at_least_one, limit),
         Source::Memory => match log.read_held(partition, from, max_bytes, at_least_one, limit) {
-            Ok(Held::Here(read)) => Ok(read),
-            Ok(Held::Stored { .. }) => return None,
+            Ok(log::Held::Here(read)) => Ok(read),
+            Ok(log::Held::Stored { .. }) => return None,
             Err(error) => Err(error),
         },
     };
@@ -517,6 +562,7 @@ fn answer(ctx: &Ctx, plan: &Plan, outcomes: Vec<Outcome>) -> FetchAnswer {
             .with_responses(topics),
         records,
         waited: Duration::ZERO,
+        room: None,
     }
 }
 

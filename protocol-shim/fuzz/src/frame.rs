@@ -9,7 +9,7 @@ mod memory;
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use ottla_protocol::frame::{FrameCodec, FrameLimits};
+use ottla_protocol::frame::{FrameCodec, FrameLimits, Incoming};
 use tokio_util::codec::Decoder;
 
 const READ_BUFFER: usize = 8 * 1024;
@@ -18,19 +18,21 @@ fuzz_target!(|data: &[u8]| {
     let Some((piece, stream)) = data.split_first() else {
         return;
     };
-    let ((), used) = memory::measure(|| read(stream, usize::from(*piece) * 64 + 1));
+    let (granted, used) = memory::measure(|| read(stream, usize::from(*piece) * 64 + 1));
     assert!(
-        used.peak <= 4 * stream.len() + 2 * READ_BUFFER,
+        used.peak <= 4 * stream.len() + 2 * READ_BUFFER + granted,
         "{used:?} for {} bytes",
         stream.len()
     );
 });
 
-fn read(stream: &[u8], piece: usize) {
+/// The largest number of bytes that was granted.
+fn read(stream: &[u8], piece: usize) -> usize {
     let mut codec = FrameCodec::new(FrameLimits::new(100 * 1024 * 1024));
     let mut buffer = BytesMut::with_capacity(READ_BUFFER);
     let mut unsent = stream;
     let mut checked = 0;
+    let mut granted = 0;
     while !unsent.is_empty() {
         buffer.reserve(1);
         let room = (buffer.capacity() - buffer.len())
@@ -40,7 +42,11 @@ fn read(stream: &[u8], piece: usize) {
         unsent = &unsent[room..];
         loop {
             match codec.decode(&mut buffer) {
-                Ok(Some(frame)) => {
+                Ok(Some(Incoming::Wants(bytes))) => {
+                    codec.grant(bytes);
+                    granted = granted.max(bytes);
+                }
+                Ok(Some(Incoming::Frame(frame))) => {
                     let (size, rest) = stream[checked..]
                         .split_first_chunk()
                         .expect("a frame has a size");
@@ -49,10 +55,11 @@ fn read(stream: &[u8], piece: usize) {
                     checked += size.len() + frame.len();
                 }
                 Ok(None) => break,
-                Err(_) => return,
+                Err(_) => return granted,
             }
         }
     }
     assert_eq!(buffer.len(), stream.len() - checked);
     let _ = codec.decode_eof(&mut buffer);
+    granted
 }

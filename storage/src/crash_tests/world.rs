@@ -383,7 +383,10 @@ impl World {
                 // The syncer may have taken the waiter, and answers a little later.
                 std::thread::yield_now();
                 looks += 1;
-                assert!(looks < 200_000_000, "acks=0 waits for nothing but the write");
+                assert!(
+                    looks < 200_000_000,
+                    "acks=0 waits for nothing but the write"
+                );
             };
             for ((_, expected), result) in expected.iter().zip(&results) {
                 let failed = self.faulted && matches!(result, Err(StorageError::Engine(_)));
