@@ -187,7 +187,7 @@ impl Connection {
                 }
                 Answer::Now(reply) if self.in_flight.is_empty() => {
                     drop(room);
-                    self.write_reply(reply).await?;
+                    self.write_replies(reply).await?;
                 }
                 Answer::Now(reply) => {
                     self.in_flight
@@ -211,7 +211,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 Some(reply) = self.in_flight.next(), if waiting => {
-                    self.write_reply(reply).await?;
+                    self.write_replies(reply).await?;
                 }
                 frame = read_frame(&mut self.frames, self.idle, &self.stop), if !full => {
                     return Ok(frame);
@@ -222,7 +222,7 @@ impl Connection {
 
     async fn answer_all(&mut self) -> Result<(), Cause> {
         while let Some(reply) = self.in_flight.next().await {
-            self.write_reply(reply).await?;
+            self.write_replies(reply).await?;
         }
         Ok(())
     }
@@ -256,21 +256,36 @@ impl Connection {
         }
     }
 
-    async fn write_reply(&mut self, reply: Reply) -> Result<(), Cause> {
-        match reply {
-            Reply::Nothing => Ok(()),
-            Reply::Close(cause) => Err(cause),
-            Reply::Frame(pieces) => self.write_frame(pieces).await,
-            Reply::Timed(pieces, mut sending) => {
-                sending.begin();
-                self.write_frame(pieces).await
+    /// Writes a reply, together with those behind it that are there already: one sync answers many requests at once.
+    async fn write_replies(&mut self, first: Reply) -> Result<(), Cause> {
+        let mut pieces = Vec::new();
+        let mut sendings = Vec::new();
+        let mut end = Ok(());
+        let mut next = Some(first);
+        while let Some(reply) = next.take() {
+            match reply {
+                Reply::Nothing => {}
+                Reply::Close(cause) => {
+                    end = Err(cause);
+                    break;
+                }
+                Reply::Frame(more) => pieces.extend(more),
+                Reply::Timed(more, mut sending) => {
+                    sending.begin();
+                    sendings.push(sending);
+                    pieces.extend(more);
+                }
+            }
+            if pieces.len() < PIECES {
+                next = self.in_flight.next().now_or_never().flatten();
             }
         }
-    }
-
-    async fn write_frame(&mut self, pieces: Vec<Bytes>) -> Result<(), Cause> {
-        let write = write_pieces(&mut self.write, pieces);
-        self.in_flight.beside(write).await
+        if !pieces.is_empty() {
+            let write = write_pieces(&mut self.write, pieces);
+            self.in_flight.beside(write).await?;
+        }
+        drop(sendings);
+        end
     }
 }
 

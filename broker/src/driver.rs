@@ -361,7 +361,7 @@ impl<S: Shard> Driver<S> {
             .map_err(|error| StorageError::InvalidBatch(error.to_string()))?;
         Ok(AppendEntry {
             partition: self.log.partition.clone(),
-            bytes,
+            bytes: bytes.into(),
             header,
             leader_epoch: self.log.partition.offsets().leader_epoch,
         })

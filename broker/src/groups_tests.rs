@@ -234,7 +234,7 @@ async fn bad_records_are_passed_over_and_the_rest_is_loaded() {
         .build();
     let entry = AppendEntry {
         header: BatchHeader::parse(&bytes).expect("a batch"),
-        bytes,
+        bytes: bytes.into(),
         leader_epoch: 0,
         partition,
     };

@@ -34,7 +34,7 @@ use ottla_coordinator::metadata::{Command, MetadataError, Reply};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::directory::{DataDirectory, Identity};
 use ottla_storage::error::{EngineError, OpenError, StorageError};
-use ottla_storage::log::{Log, Observer};
+use ottla_storage::log::{Log, LogOptions, Observer};
 use ottla_storage::rocks::{RocksEngine, RocksOptions};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -43,7 +43,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, LiveConfig};
+use crate::config::{Config, LiveConfig, memory};
 use crate::env::Env;
 use crate::groups::Groups;
 use crate::handlers::fetch_session::FetchSessions;
@@ -390,10 +390,10 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     .await
     .map_err(StartError::Metadata)?;
 
-    // Without a number of its own, requests may use half of the memory budget.
+    // Without a number of its own, requests may use their share of the memory budget.
     let request_bytes = config
         .queued_max_request_bytes
-        .unwrap_or(config.memory_budget_bytes / 2);
+        .unwrap_or(memory::shares(config.memory_budget_bytes).requests);
     let request_memory_kib = u32::try_from(request_bytes / 1024)
         .unwrap_or(u32::MAX)
         .max(1);
@@ -509,8 +509,9 @@ fn open_log(
     env: Env,
     watcher: Watcher,
 ) -> Result<Log, OpenError> {
+    let shares = memory::shares(config.memory_budget_bytes);
     let options = RocksOptions {
-        memory_budget_bytes: config.memory_budget_bytes,
+        write_buffers_bytes: shares.write_buffers,
         ..RocksOptions::default()
     };
     let engine =
@@ -519,10 +520,13 @@ fn open_log(
             source,
         })?;
     let node_id = directory.identity().node_id;
-    Ok(Log::open_limited(
+    Ok(Log::open_with(
         Arc::new(engine),
         node_id,
-        config.max_producers_per_partition,
+        LogOptions {
+            max_producers: config.max_producers_per_partition,
+            tail_bytes: shares.tail,
+        },
         Arc::new(env),
         Arc::new(watcher),
     )?)

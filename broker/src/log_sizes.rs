@@ -178,7 +178,7 @@ mod tests {
             let entry = AppendEntry {
                 partition: partition.clone(),
                 header: BatchHeader::parse(&batch).expect("a batch"),
-                bytes: batch,
+                bytes: batch.into(),
                 leader_epoch: 0,
             };
             let answers = log.append(vec![entry], Acks::All).await.expect("appends");

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Broker;
-use crate::config::LiveConfig;
+use crate::config::{Config, LiveConfig};
 use crate::connection;
 use crate::rate_limit::RateLimit;
 use crate::router::{Listener, Origin};
@@ -164,9 +164,13 @@ async fn one(stream: TcpStream, origin: Origin, counted: Counted, stop: Cancella
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot switch off delayed sending");
     }
+    let socket = socket2::SockRef::from(&stream);
     // Otherwise a peer that vanished without a word is never noticed while its fetch is parked.
-    if let Err(error) = socket2::SockRef::from(&stream).set_keepalive(true) {
+    if let Err(error) = socket.set_keepalive(true) {
         tracing::debug!(%peer, %error, "cannot watch for a vanished peer");
+    }
+    if let Err(error) = set_buffers(&socket, &broker.config) {
+        tracing::debug!(%peer, %error, "cannot set the size of a socket's buffers");
     }
     let limits = FrameLimits::new(broker.config.socket_request_max_bytes);
     let idle = broker
@@ -193,6 +197,17 @@ async fn one(stream: TcpStream, origin: Origin, counted: Counted, stop: Cancella
     }
     drop(open);
     drop(counted);
+}
+
+/// Where sizes are configured: small buffers bound what a client that does not read costs.
+fn set_buffers(socket: &socket2::SockRef<'_>, config: &Config) -> std::io::Result<()> {
+    if let Some(bytes) = config.socket_send_buffer_bytes {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = config.socket_receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -17,9 +17,13 @@ use crate::Broker;
 /// No answer takes longer, on however loaded a machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Who the tests say they are.
+const CLIENT_ID: &str = "wire-test";
+
 /// One connection to a broker.
 pub struct Wire {
     stream: TcpStream,
+    client_id: &'static str,
     sent: i32,
 }
 
@@ -34,6 +38,11 @@ pub struct Ticket<Q> {
 impl Wire {
     /// Connects.
     pub fn connect(broker: &Broker) -> Wire {
+        Wire::connect_as(broker, CLIENT_ID)
+    }
+
+    /// Connects under another client id.
+    pub fn connect_as(broker: &Broker, client_id: &'static str) -> Wire {
         let stream = TcpStream::connect(broker.bootstrap()).expect("the broker accepts");
         stream.set_nodelay(true).expect("a socket option");
         stream
@@ -42,7 +51,11 @@ impl Wire {
         stream
             .set_write_timeout(Some(DEADLINE))
             .expect("a socket option");
-        Wire { stream, sent: 0 }
+        Wire {
+            stream,
+            client_id,
+            sent: 0,
+        }
     }
 
     /// Sends a request and waits for its answer.
@@ -69,7 +82,8 @@ impl Wire {
             .encode(&mut body, version)
             .unwrap_or_else(|error| panic!("{} v{version} is encoded: {error}", Q::KEY));
         let header_version = Q::header_version(version);
-        let frame = frame(Q::KEY, version, self.sent, header_version, &body);
+        let key = (Q::KEY, version);
+        let frame = frame_of(self.client_id, key, self.sent, header_version, &body);
         let ticket = Ticket {
             correlation_id: self.sent,
             version,
@@ -136,11 +150,27 @@ pub fn frame(
     header_version: i16,
     body: &[u8],
 ) -> Bytes {
+    frame_of(
+        CLIENT_ID,
+        (key, version),
+        correlation_id,
+        header_version,
+        body,
+    )
+}
+
+fn frame_of(
+    client_id: &'static str,
+    (key, version): (i16, i16),
+    correlation_id: i32,
+    header_version: i16,
+    body: &[u8],
+) -> Bytes {
     let header = RequestHeader::default()
         .with_request_api_key(key)
         .with_request_api_version(version)
         .with_correlation_id(correlation_id)
-        .with_client_id(Some(StrBytes::from_static_str("wire-test")));
+        .with_client_id(Some(StrBytes::from_static_str(client_id)));
     let mut frame = BytesMut::zeroed(4);
     header
         .encode(&mut frame, header_version)

@@ -1,10 +1,10 @@
 //! kcat -G, the balanced consumer of kcat 1.7, unchanged against a real broker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_integration_tests::clients::kcat;
-use ottla_integration_tests::member::{Commit, Event, GroupClient, Place, Sent, What};
-use ottla_integration_tests::{Broker, Run, groups};
+use ottla_integration_tests::clients::{kcat, wordnet_lines};
+use ottla_integration_tests::member::{Commit, Event, GroupClient, Member, Place, Sent, What};
+use ottla_integration_tests::{Broker, Run, TempDir, groups, unique};
 
 /// kcat as a member: it commits silently, every 100 ms, when partitions are taken away and when it ends.
 struct Kcat;
@@ -118,4 +118,78 @@ fn number(text: &str) -> i64 {
 #[test]
 fn members_share_leave_crash_and_resume() {
     groups::members_share_leave_crash_and_resume("kcat-group", &Kcat);
+}
+
+/// kcat as a static member (KIP-345).
+struct Static(&'static str);
+
+impl GroupClient for Static {
+    fn produce(
+        &self,
+        broker: &Broker,
+        topic: &str,
+        round: usize,
+        records: &[Sent],
+    ) -> Vec<Option<Place>> {
+        Kcat.produce(broker, topic, round, records)
+    }
+
+    fn member(&self, broker: &Broker, topic: &str, group: &str, commit: Commit) -> Run {
+        let instance = format!("group.instance.id={}", self.0);
+        Kcat.member(broker, topic, group, commit)
+            .args(["-X", &instance])
+    }
+
+    fn events(&self, line: &str) -> Vec<Event> {
+        Kcat.events(line)
+    }
+
+    fn tells_commits(&self) -> bool {
+        false
+    }
+}
+
+/// Assignments and revocations.
+fn changes(member: &Member<'_>) -> usize {
+    let events = member.events();
+    let change = |event: &&Event| matches!(event.what, What::Assigned(_) | What::Revoked(_));
+    events.iter().filter(change).count()
+}
+
+#[test]
+fn a_static_member_that_crashes_and_starts_again_has_its_partitions_and_nobody_rebalances() {
+    let folder = TempDir::new("kcat-static");
+    let broker = groups::broker(&folder);
+    let (topic, group) = (unique("static"), unique("group"));
+    let names = (topic.as_str(), group.as_str());
+    let lines = wordnet_lines();
+    let mut lines = lines.iter().step_by(97).map(String::as_str);
+    let mut round = || -> BTreeSet<Place> {
+        let lines: Vec<&str> = lines.by_ref().take(60).collect();
+        let places = Kcat.produce(&broker, &topic, 0, &Kcat.records(0, &lines));
+        places.into_iter().flatten().collect()
+    };
+    let read_by = |member: &Member<'_>, share: &BTreeSet<i32>, places: &BTreeSet<Place>| {
+        let own = places.iter().filter(|place| share.contains(&place.0));
+        member.wait_read(&own.copied().collect());
+    };
+    let first = round();
+    let (static_a, static_b) = (Static("a"), Static("b"));
+    let a = Member::join("A", &static_a, &broker, names, Commit::Each);
+    a.wait_owned(4);
+    a.wait_read(&first);
+    let b = Member::join("B", &static_b, &broker, names, Commit::Each);
+    let shares = [a.wait_owned(2), b.wait_owned(2)];
+    assert!(shares[0].is_disjoint(&shares[1]), "{shares:?}");
+    let before = changes(&a);
+
+    b.crash();
+    let again = Member::join("B again", &static_b, &broker, names, Commit::Each);
+    assert_eq!(again.wait_owned(2), shares[1], "its own partitions");
+    let places = round();
+    read_by(&again, &shares[1], &places);
+    read_by(&a, &shares[0], &places);
+    assert_eq!(changes(&a), before, "A was left alone");
+    again.leave();
+    a.leave();
 }

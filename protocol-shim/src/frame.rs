@@ -23,6 +23,13 @@ const MIN_READ_AHEAD: usize = 4 * 1024;
 /// as the connection lives.
 const OWN_BUFFER_SIZE: usize = 64 * 1024;
 
+/// What a buffer that comes after a large frame may reserve, if the last frame was as large: memory that is not
+/// touched before bytes arrive.
+const MOST_RESERVED: usize = MIB;
+
+/// The buffer grows to so many times what arrived.
+const GROWTH: usize = 4;
+
 const PRODUCE: i16 = 0;
 const JOIN_GROUP: i16 = 11;
 const SYNC_GROUP: i16 = 14;
@@ -135,8 +142,10 @@ impl Decoder for FrameCodec {
         let mut frame = if size < OWN_BUFFER_SIZE {
             buffer.split_to(end)
         } else {
-            let rest = BytesMut::from(&buffer[end..]);
-            let mut whole = std::mem::replace(buffer, rest);
+            let rest = &buffer[end..];
+            let mut next = BytesMut::with_capacity(rest.len().max(end.min(MOST_RESERVED)));
+            next.extend_from_slice(rest);
+            let mut whole = std::mem::replace(buffer, next);
             whole.truncate(end);
             whole
         };
@@ -145,12 +154,12 @@ impl Decoder for FrameCodec {
     }
 }
 
-/// Lets the buffer grow by as much as it holds, once it is nearly full: reads stay large and copies few, and what is
-/// allocated follows what arrived.
+/// Lets the buffer grow to some times what it holds, once it is nearly full: reads stay large and copies few, and what
+/// is allocated follows what arrived.
 fn make_room(buffer: &mut BytesMut, missing: usize) {
     let room = buffer.capacity() - buffer.len();
     if room < missing.min(MIN_READ_AHEAD) {
-        buffer.reserve(missing.min(buffer.len().max(MIN_READ_AHEAD)));
+        buffer.reserve(missing.min(((GROWTH - 1) * buffer.len()).max(MIN_READ_AHEAD)));
     }
 }
 
@@ -251,7 +260,7 @@ mod tests {
                 break frame;
             }
             assert!(
-                buffer.capacity() <= (3 * buffer.len()).max(8 * 1024),
+                buffer.capacity() <= (GROWTH * buffer.len()).max(8 * 1024),
                 "{} for {}",
                 buffer.capacity(),
                 buffer.len()
@@ -262,7 +271,7 @@ mod tests {
         };
         assert_eq!(frame.len(), size);
         assert!(
-            buffer.capacity() < 64 * 1024,
+            buffer.capacity() <= MOST_RESERVED,
             "the large buffer went with the frame"
         );
     }

@@ -182,6 +182,16 @@ pub trait Engine: Send + Sync + 'static {
     /// Views need no sync: they are rebuilt from the log.
     fn sync(&self) -> Result<(), EngineError>;
 
+    /// A number for what is written now: it grows, and all that was written before is told durable by `is_flushed`.
+    ///
+    /// # Errors
+    /// It cannot be had; then only a sync makes anything durable.
+    fn journal(&self) -> Result<u64, EngineError>;
+
+    /// Whether everything that was written before `journal()` told this number became safe from a power cut
+    /// without a sync, because it went to files of its own. `false` when in doubt.
+    fn is_flushed(&self, journal: u64) -> bool;
+
     /// The value of one key.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 

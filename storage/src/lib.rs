@@ -38,5 +38,6 @@ mod recovery;
 mod retain_tests;
 pub mod retention;
 pub mod rocks;
+mod tail;
 pub mod waiters;
 mod writer;

@@ -12,13 +12,13 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dashmap::DashMap;
 use ottla_protocol::batch::BatchHeader;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-pub use self::reads::{Read, ReadLimit, TimestampOffset};
+pub use self::reads::{Held, Read, ReadLimit, TimestampOffset};
 pub use self::replica::Partition;
 pub(crate) use self::replica::Unerased;
 pub use self::retain::Expired;
@@ -34,6 +34,25 @@ use crate::writer::{self, Command, Shared};
 
 /// Commands that may wait for the writer; each connection bounds its own bytes besides.
 const QUEUED_COMMANDS: usize = 1024;
+
+/// How much a log may hold in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// Producers that each partition remembers (`producers.rs`).
+    pub max_producers: usize,
+    /// Bytes of the newest batches of all partitions that stay in memory for consumers at the tail (`tail.rs`); 0: none.
+    pub tail_bytes: usize,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            max_producers: producers::DEFAULT_LIMIT,
+            // So small in unit tests that reads come from memory and from the store.
+            tail_bytes: if cfg!(test) { 2 << 10 } else { 16 << 20 },
+        }
+    }
+}
 
 /// What time it is, for the log: the broker's `env.rs` or a test's hand.
 pub trait Clock: Send + Sync + 'static {
@@ -68,8 +87,8 @@ impl Observer for NoObserver {
 pub struct AppendEntry {
     /// Where to.
     pub partition: Arc<Partition>,
-    /// The batch as the producer sent it.
-    pub bytes: Bytes,
+    /// The batch as the producer sent it. Nobody else has these bytes: they are stamped in place and stored.
+    pub bytes: BytesMut,
     /// Its header.
     pub header: BatchHeader,
     /// The leader epoch the caller believes in.
@@ -108,20 +127,24 @@ impl Log {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StorageError> {
-        Self::open_limited(engine, node_id, producers::DEFAULT_LIMIT, clock, observer)
+        Self::open_with(engine, node_id, LogOptions::default(), clock, observer)
     }
 
-    /// `open`, where each partition remembers at most `max_producers` producers (`producers.rs`).
+    /// `open`, with other than the usual options.
     ///
     /// # Errors
     /// As `open`.
-    pub fn open_limited(
+    pub fn open_with(
         engine: Arc<dyn Engine>,
         node_id: i32,
-        max_producers: usize,
+        options: LogOptions,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StorageError> {
+        let LogOptions {
+            max_producers,
+            tail_bytes,
+        } = options;
         let mut bindings = Vec::new();
         let (from, to) = keys::bindings();
         let mut bad = false;
@@ -173,7 +196,7 @@ impl Log {
             partitions.clone(),
         ));
         shared.reclaim_deleted(&handles, next_handle);
-        let threads = writer::start(shared.clone(), receiver);
+        let threads = writer::start(shared.clone(), receiver, tail_bytes);
         let log = Self {
             shared,
             partitions,

@@ -92,7 +92,7 @@ impl Bench {
         let header = BatchHeader::parse(&bytes).expect("a batch");
         let entry = AppendEntry {
             partition: self.partition.clone(),
-            bytes,
+            bytes: bytes.into(),
             header,
             leader_epoch: self.partition.offsets().leader_epoch,
         };
@@ -711,7 +711,7 @@ fn a_closed_log_accepts_nothing() {
     let header = BatchHeader::parse(&plain(1)).expect("a batch");
     let entry = AppendEntry {
         partition: bench.partition.clone(),
-        bytes: plain(1),
+        bytes: plain(1).into(),
         header,
         leader_epoch: 0,
     };

@@ -185,6 +185,14 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    fn journal(&self) -> Result<u64, EngineError> {
+        Ok(0)
+    }
+
+    fn is_flushed(&self, _: u64) -> bool {
+        false
+    }
+
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         Ok(self.lock().live.get(&(family, key.to_vec())).cloned())
     }

@@ -13,7 +13,7 @@ mod derived;
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ottla_protocol::batch::{self, BatchHeader};
 
 pub use self::chunks::Chunk;
@@ -89,6 +89,8 @@ pub struct Planned {
     pub appended: Appended,
     /// What to write; empty for a duplicate.
     pub ops: WriteOps,
+    /// The batch as it is stored, and the bytes of its allocation; `None` for a duplicate.
+    pub stored: Option<(Bytes, usize)>,
     /// Whether it commits only after a sync.
     pub needs_sync: bool,
 }
@@ -195,7 +197,7 @@ impl PartitionState {
     /// (`producers.rs`); offsets that do not fit.
     pub fn plan_append(
         &mut self,
-        bytes: &Bytes,
+        mut bytes: BytesMut,
         header: &BatchHeader,
         leader_epoch: i32,
         config: &LogConfig,
@@ -212,6 +214,7 @@ impl PartitionState {
                     duplicate: true,
                 },
                 ops: WriteOps::new(),
+                stored: None,
                 needs_sync: false,
             });
         }
@@ -219,17 +222,18 @@ impl PartitionState {
         header.base_offset = self.log_end;
         header.partition_leader_epoch = leader_epoch;
         check_offsets(&header)?;
-        if let Some((_, coordinator_epoch)) = marker(&header, bytes) {
+        if let Some((_, coordinator_epoch)) = marker(&header, &bytes) {
             self.producers.check_marker(&header, coordinator_epoch)?;
         }
-        let mut stamped = bytes.to_vec();
-        batch::stamp(&mut stamped, header.base_offset, leader_epoch);
+        batch::stamp(&mut bytes, header.base_offset, leader_epoch);
         let log_append_time = config.log_append_time.then_some(now_ms);
         if let Some(now_ms) = log_append_time {
-            batch::stamp_log_append_time(&mut stamped, now_ms);
+            batch::stamp_log_append_time(&mut bytes, now_ms);
             header.max_timestamp = now_ms;
         }
-        let ops = self.take(&header, Bytes::from(stamped));
+        let allocated = bytes.capacity();
+        let stamped = bytes.freeze();
+        let ops = self.take(&header, stamped.clone());
         self.unflushed_messages = self
             .unflushed_messages
             .saturating_add(i64::from(header.record_count.max(1)));
@@ -248,6 +252,7 @@ impl PartitionState {
                 duplicate: false,
             },
             ops,
+            stored: Some((stamped, allocated)),
             needs_sync,
         })
     }

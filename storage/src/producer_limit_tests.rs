@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicI64;
 use ottla_protocol::batch::BatchHeader;
 
 use crate::error::StorageError;
-use crate::log::{AppendEntry, Log, NoObserver};
+use crate::log::{AppendEntry, Log, LogOptions, NoObserver};
 use crate::log_tests::{ID, TestClock, block, sequenced};
 use crate::memory::MemoryEngine;
 use crate::producers::{
@@ -329,7 +329,11 @@ fn a_log_that_is_opened_again_remembers_the_same_producers() {
         let engine = Arc::new(MemoryEngine::new());
         let open = || {
             let clock = Arc::new(TestClock(AtomicI64::new(1_000)));
-            Log::open_limited(engine.clone(), 1, limit, clock, Arc::new(NoObserver)).expect("opens")
+            let options = LogOptions {
+                max_producers: limit,
+                ..LogOptions::default()
+            };
+            Log::open_with(engine.clone(), 1, options, clock, Arc::new(NoObserver)).expect("opens")
         };
         let mut sequences: HashMap<i64, i32> = HashMap::new();
         for _ in 0..4 {
@@ -343,7 +347,7 @@ fn a_log_that_is_opened_again_remembers_the_same_producers() {
                 let entry = AppendEntry {
                     partition: partition.clone(),
                     header: BatchHeader::parse(&bytes).expect("a batch"),
-                    bytes,
+                    bytes: bytes.into(),
                     leader_epoch: partition.offsets().leader_epoch,
                 };
                 let answers = block(log.append(vec![entry], Acks::All)).expect("the log is open");

@@ -21,7 +21,7 @@ use crate::error::EngineError;
 use crate::reclaim::Space;
 
 /// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
-const WRITE_BUFFER_BYTES: usize = 64 << 20;
+const WRITE_BUFFER_BYTES: usize = 32 << 20;
 
 /// Values from this size on go to blob files, so that compaction and retention touch keys only.
 const MIN_BLOB_BYTES: u64 = 1024;
@@ -43,8 +43,8 @@ const COMPACTIONS_TO_GROW: u64 = 1024;
 /// How the engine uses the machine.
 #[derive(Debug, Clone)]
 pub struct RocksOptions {
-    /// Bytes for memtables and block cache together.
-    pub memory_budget_bytes: usize,
+    /// Bytes for all write buffers of the log.
+    pub write_buffers_bytes: usize,
     /// Threads for flushes and compactions.
     pub background_jobs: i32,
 }
@@ -52,7 +52,7 @@ pub struct RocksOptions {
 impl Default for RocksOptions {
     fn default() -> Self {
         Self {
-            memory_budget_bytes: 384 << 20,
+            write_buffers_bytes: 192 << 20,
             background_jobs: 3,
         }
     }
@@ -133,9 +133,10 @@ fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     db.set_enable_blob_gc(false);
     // Sequential catch-up reads want the kernel's read-ahead.
     db.set_advise_random_on_open(false);
-    db.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    let buffers = (options.memory_budget_bytes / 2 / WRITE_BUFFER_BYTES).clamp(2, 12);
-    db.set_max_write_buffer_number(buffers as i32);
+    // At least four, so that one fills while others are flushed.
+    let size = WRITE_BUFFER_BYTES.min(options.write_buffers_bytes / 4);
+    db.set_write_buffer_size(size);
+    db.set_max_write_buffer_number((options.write_buffers_bytes / size).clamp(4, 24) as i32);
     db.set_max_background_jobs(options.background_jobs);
     // One writer thread: no concurrent memtable inserts to arrange.
     db.set_allow_concurrent_memtable_write(false);
@@ -145,6 +146,17 @@ fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     db.set_keep_log_file_num(4);
     db.set_max_open_files(512);
     db
+}
+
+/// The number of the WAL file that is written now: the greatest of all.
+fn newest_wal(dir: &Path) -> std::io::Result<u64> {
+    let mut newest = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".log"));
+        newest = newest.max(number.and_then(|number| number.parse().ok()).unwrap_or(0));
+    }
+    Ok(newest)
 }
 
 fn meta_options() -> Options {
@@ -333,6 +345,19 @@ impl Engine for RocksEngine {
 
     fn sync(&self) -> Result<(), EngineError> {
         self.log.flush_wal(true).map_err(|error| classify(&error))
+    }
+
+    fn journal(&self) -> Result<u64, EngineError> {
+        newest_wal(self.log.path())
+            .map_err(|error| EngineError::Io(format!("{}: {error}", self.log.path().display())))
+    }
+
+    fn is_flushed(&self, journal: u64) -> bool {
+        // What a WAL holds is in synced files once RocksDB would no longer read it at a start.
+        let needed = self
+            .log
+            .property_int_value(rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP);
+        needed.ok().flatten().is_some_and(|needed| needed > journal)
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {

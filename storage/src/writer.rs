@@ -28,6 +28,7 @@ use crate::error::{EngineError, StorageError};
 use crate::keys::PartitionId;
 use crate::log::{AppendEntry, Partition};
 use crate::partition::Offsets;
+use crate::tail::Arrivals;
 use crate::waiters::{Acks, AppendWaiter, PendingAppend, complete};
 
 /// Appends below this size share one write; larger ones have their own.
@@ -107,8 +108,12 @@ impl Threads {
     }
 }
 
-/// Starts the writer and the syncer.
-pub(crate) fn start(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Threads {
+/// Starts the writer and the syncer. `tail_bytes` of the newest batches stay in memory (`tail.rs`).
+pub(crate) fn start(
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    tail_bytes: usize,
+) -> Threads {
     let spawn = |name: &str, body: Box<dyn FnOnce() + Send>, shared: Arc<Shared>| {
         std::thread::Builder::new()
             .name(name.to_owned())
@@ -124,7 +129,7 @@ pub(crate) fn start(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> T
     Threads {
         writer: spawn(
             "ottla-writer",
-            Box::new(move || Writer::new(writer_shared).run(commands)),
+            Box::new(move || Writer::new(writer_shared, tail_bytes).run(commands)),
             shared.clone(),
         ),
         syncer: spawn(
@@ -150,18 +155,22 @@ struct Touched {
     end: i64,
     needs_sync: bool,
     flush_ms: i64,
+    /// Base offset of the batch, its bytes as they are stored, and what these keep allocated.
+    stored: Option<(i64, Bytes, usize)>,
 }
 
 struct Writer {
     shared: Arc<Shared>,
     group: Group,
+    arrivals: Arrivals,
 }
 
 impl Writer {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, tail_bytes: usize) -> Self {
         Self {
             shared,
             group: Group::default(),
+            arrivals: Arrivals::new(tail_bytes),
         }
     }
 
@@ -198,7 +207,7 @@ impl Writer {
         {
             self.group.requests += 1;
             for (index, entry) in entries.into_iter().enumerate() {
-                self.append(&entry, acks, &pending, index);
+                self.append(entry, acks, &pending, index);
             }
             return;
         }
@@ -252,7 +261,7 @@ impl Writer {
 
     fn append(
         &mut self,
-        entry: &AppendEntry,
+        entry: AppendEntry,
         acks: Acks,
         pending: &Arc<PendingAppend>,
         index: usize,
@@ -269,7 +278,7 @@ impl Writer {
         }
         let config = inner.config;
         let planned = inner.state.plan_append(
-            &entry.bytes,
+            entry.bytes,
             &entry.header,
             entry.leader_epoch,
             &config,
@@ -299,6 +308,9 @@ impl Writer {
             },
             needs_sync: planned.needs_sync,
             flush_ms: config.flush_ms,
+            stored: planned
+                .stored
+                .map(|(stored, allocated)| (planned.appended.base_offset, stored, allocated)),
         };
         drop(inner);
         let alone = planned.ops.bytes() >= SHARED_WRITE_BYTES;
@@ -340,18 +352,25 @@ impl Writer {
         }
         let mut wanted = false;
         let mut flush_ms = BACKGROUND_SYNC_MS;
-        for touched in &group.touched {
+        let mut group = group;
+        for touched in &mut group.touched {
             wanted |= touched.needs_sync;
             flush_ms = flush_ms.min(touched.flush_ms.max(0));
             let mut inner = touched.partition.lock();
             if touched.end > 0 {
                 inner.state.written(touched.end);
             }
+            if let Some((base, stored, allocated)) = touched.stored.take() {
+                let (partition, range) = (&touched.partition, (base, touched.end));
+                self.arrivals
+                    .push(partition, &mut inner.tail, range, (stored, allocated));
+            }
             let offsets = inner.state.offsets();
             let done = inner.waiters.advance(&offsets);
             drop(inner);
             complete(done);
         }
+        self.arrivals.make_room();
         self.shared.queue_sync(group.touched, wanted, flush_ms);
         if self.shared.failure().is_some_and(|error| {
             // The syncer failed meanwhile and may have missed those who were parked since.

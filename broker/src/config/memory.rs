@@ -14,6 +14,26 @@ pub fn default_budget_bytes() -> u64 {
     budget_of(available_bytes())
 }
 
+/// Who may use how much of the budget, in bytes. What is left over is for code, stacks and tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// RocksDB's write buffers: what was appended and is not in a file yet.
+    pub write_buffers: usize,
+    /// The newest batches, for consumers at the tail.
+    pub tail: usize,
+    /// Requests on their way, and answers read from the disk.
+    pub requests: usize,
+}
+
+/// Divides a budget: half of it sheds bursts of producers, a sixth serves consumers, a quarter is for requests.
+pub fn shares(budget_bytes: usize) -> Shares {
+    Shares {
+        write_buffers: budget_bytes / 2,
+        tail: budget_bytes / 6,
+        requests: budget_bytes / 4,
+    }
+}
+
 /// A quarter of the memory, at most 384 MiB: more gains little, since the page cache serves the rest.
 fn budget_of(memory_bytes: Option<u64>) -> u64 {
     memory_bytes.map_or(LEAST_BUDGET_BYTES, |bytes| {
@@ -54,6 +74,20 @@ mod tests {
         assert_eq!(budget_of(Some(64 << 30)), MOST_BUDGET_BYTES);
         assert_eq!(budget_of(Some(1 << 20)), LEAST_BUDGET_BYTES);
         assert_eq!(budget_of(None), LEAST_BUDGET_BYTES);
+    }
+
+    #[test]
+    fn shares_leave_room_for_the_rest() {
+        for budget in [LEAST_BUDGET_BYTES, 64 << 20, 256 << 20, MOST_BUDGET_BYTES] {
+            let Shares {
+                write_buffers,
+                tail,
+                requests,
+            } = shares(budget as usize);
+            let spent = write_buffers + tail + requests;
+            assert!(spent <= budget as usize * 11 / 12, "{spent} of {budget}");
+            assert!(requests >= 4 << 20, "room for a batch of the usual limit");
+        }
     }
 
     #[test]

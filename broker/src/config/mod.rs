@@ -10,7 +10,7 @@ pub mod dynamic;
 pub mod listeners;
 pub mod load;
 pub mod markdown;
-mod memory;
+pub mod memory;
 pub mod table;
 pub mod value;
 
@@ -63,6 +63,10 @@ pub struct Config {
     pub num_network_threads: usize,
     /// `socket.request.max.bytes`
     pub socket_request_max_bytes: usize,
+    /// `socket.send.buffer.bytes`; `None`: the system's choice.
+    pub socket_send_buffer_bytes: Option<usize>,
+    /// `socket.receive.buffer.bytes`; `None`: the system's choice.
+    pub socket_receive_buffer_bytes: Option<usize>,
     /// `connections.max.idle.ms`; `None`: never closed for idling.
     pub connections_max_idle_ms: Option<u64>,
     /// `queued.max.request.bytes`; `None` (-1, or 0 as in Kafka): a share of `memory_budget_bytes`.
@@ -125,6 +129,14 @@ impl Config {
             delete_topic_enable: values.boolean("delete.topic.enable"),
             num_network_threads: values.number("num.network.threads"),
             socket_request_max_bytes: values.number("socket.request.max.bytes"),
+            socket_send_buffer_bytes: usize::try_from(
+                values.number::<i32>("socket.send.buffer.bytes"),
+            )
+            .ok(),
+            socket_receive_buffer_bytes: usize::try_from(
+                values.number::<i32>("socket.receive.buffer.bytes"),
+            )
+            .ok(),
             connections_max_idle_ms: u64::try_from(values.number::<i64>("connections.max.idle.ms"))
                 .ok(),
             queued_max_request_bytes: usize::try_from(

@@ -208,6 +208,12 @@ pub const BROKER_CONFIGS: &[Row] = &[
         .bounds(Bounds::AtLeast(1))
         .restart_needed("the threads are started once"),
     Row::new("socket.request.max.bytes", Int, "104857600", "Largest request; its connection is closed above it.").bounds(Bounds::AtLeast(1)),
+    Row::new("socket.send.buffer.bytes", Int, "-1", "Bytes that the system holds of answers on their way to one client (SO_SNDBUF); -1: it adapts them to the connection.")
+        .bounds(Bounds::AtLeast(-1))
+        .differs("102400 in Kafka; a fixed size switches off the system's own adaptation"),
+    Row::new("socket.receive.buffer.bytes", Int, "-1", "Bytes that the system holds of requests of one client (SO_RCVBUF); -1: it adapts them to the connection.")
+        .bounds(Bounds::AtLeast(-1))
+        .differs("102400 in Kafka; a fixed size switches off the system's own adaptation"),
     Row::new("connections.max.idle.ms", Long, "600000", "A connection without a request for this long is closed; negative: never."),
     Row::new("max.connections", Int, "10000", "Connections open at a time.")
         .bounds(Bounds::AtLeast(1))
@@ -258,7 +264,7 @@ pub const BROKER_CONFIGS: &[Row] = &[
         .bounds(Bounds::AtLeast(1))
         .differs("not a property of Kafka, where a few members can fill the memory"),
     Row::new("group.min.session.timeout.ms", Int, "6000", "Shortest session timeout of a group member."),
-    Row::new("groups.max", Int, "100000", "Most groups; the oldest one without members and offsets makes room for a new one.")
+    Row::new("groups.max", Int, "100000", "Most groups; the oldest one without members and offsets makes room, and while there is none a new group is refused.")
         .bounds(Bounds::AtLeast(1))
         .differs("not a property of Kafka, where made-up group ids can fill the memory"),
     Row::new("offset.metadata.max.bytes", Int, "4096", "Longest metadata text of a committed offset."),
@@ -422,8 +428,6 @@ pub(crate) const SILENT_KEYS: &[(&str, &str)] = &[
     ("num.recovery.threads.per.data.dir", JVM),
     ("num.replica.fetchers", JVM),
     ("queued.max.requests", JVM),
-    ("socket.send.buffer.bytes", JVM),
-    ("socket.receive.buffer.bytes", JVM),
     ("socket.listen.backlog.size", JVM),
     ("log.cleaner.threads", JVM),
     ("log.cleaner.dedupe.buffer.size", JVM),

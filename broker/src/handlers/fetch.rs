@@ -22,7 +22,7 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::error::StorageError;
-use ottla_storage::log::{Log, Partition, Read, ReadLimit};
+use ottla_storage::log::{Held, Log, Partition, Read, ReadLimit};
 use ottla_storage::partition::Offsets;
 use ottla_storage::waiters::Watch;
 
@@ -290,8 +290,17 @@ fn look_up(ctx: &Ctx, partitions: &[Wanted], from_replica: bool) -> Vec<Target> 
         .collect()
 }
 
+/// Where a read looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// At what is in memory only: it never blocks.
+    Memory,
+    /// At the disk, where it must.
+    Store,
+}
+
 /// Reads all targets in order until `max_bytes` are spent, `None` being no data at all; off the async workers when
-/// there is data to read.
+/// the disk has to be asked.
 async fn read_all(
     ctx: &Ctx,
     targets: Vec<Target>,
@@ -303,21 +312,30 @@ async fn read_all(
         Err(_) => false,
     });
     if !has_data {
-        return read_in_turn(&ctx.broker.log, &targets, limit, None);
+        return read_in_turn(&ctx.broker.log, &targets, limit, None, Source::Store)
+            .unwrap_or_default();
+    }
+    let held = read_in_turn(&ctx.broker.log, &targets, limit, max_bytes, Source::Memory);
+    if let Some(outcomes) = held {
+        return outcomes;
     }
     let log = ctx.broker.log.clone();
     let count = targets.len();
-    apart(move || read_in_turn(&log, &targets, limit, max_bytes))
+    apart(move || read_in_turn(&log, &targets, limit, max_bytes, Source::Store))
         .await
+        .map(Option::unwrap_or_default)
         .unwrap_or_else(|code| (0..count).map(|_| refused(0, code)).collect())
 }
+
+/// `None` when `source` does not have all of it.
 
 fn read_in_turn(
     log: &Log,
     targets: &[Target],
     limit: ReadLimit,
     max_bytes: Option<usize>,
-) -> Vec<Outcome> {
+    source: Source,
+) -> Option<Vec<Outcome>> {
     let mut left = max_bytes.unwrap_or(0);
     let mut any = false;
     targets
@@ -326,19 +344,13 @@ fn read_in_turn(
             let wanted = &target.wanted;
             let partition = match &target.found {
                 Ok((_, partition)) => partition,
-                Err(code) => return refused(wanted.partition, *code),
+                Err(code) => return Some(refused(wanted.partition, *code)),
             };
-            let outcome = read_one(
-                log,
-                partition,
-                wanted,
-                limit,
-                left,
-                !any && max_bytes.is_some(),
-            );
+            let room = (left, !any && max_bytes.is_some());
+            let outcome = read_one(log, partition, wanted, limit, room, source)?;
             left = left.saturating_sub(outcome.bytes);
             any |= outcome.bytes > 0;
-            outcome
+            Some(outcome)
         })
         .collect()
 }
@@ -348,28 +360,28 @@ fn read_one(
     partition: &Partition,
     wanted: &Wanted,
     limit: ReadLimit,
-    left: usize,
-    at_least_one: bool,
-) -> Outcome {
+    (left, at_least_one): (usize, bool),
+    source: Source,
+) -> Option<Outcome> {
     let mut data = PartitionData::default().with_partition_index(wanted.partition);
     if wanted.last_fetched_epoch >= 0 {
         let offsets = partition.offsets();
         let (epoch, end) = partition.epoch_end(wanted.last_fetched_epoch);
         if epoch < 0 || wanted.offset < offsets.log_start {
             // Nothing to cut back to (Kafka's `Partition.readRecords`): the client starts over.
-            return refused(wanted.partition, ErrorCode::OffsetOutOfRange);
+            return Some(refused(wanted.partition, ErrorCode::OffsetOutOfRange));
         }
         if epoch < wanted.last_fetched_epoch || end < wanted.offset {
             set_offsets(&mut data, &offsets);
             data.diverging_epoch = EpochEndOffset::default()
                 .with_epoch(epoch)
                 .with_end_offset(end);
-            return Outcome {
+            return Some(Outcome {
                 data,
                 records: Vec::new(),
                 bytes: 0,
                 failure: None,
-            };
+            });
         }
     }
     let own = usize::try_from(wanted.max_bytes);
@@ -377,7 +389,15 @@ fn read_one(
         Ok(own) => (own.min(left), at_least_one),
         Err(_) => (0, false),
     };
-    let read = log.read(partition, wanted.offset, max_bytes, at_least_one, limit);
+    let from = wanted.offset;
+    let read = match source {
+        Source::Store => log.read(partition, from, max_bytes, at_least_one, limit),
+        Source::Memory => match log.read_held(partition, from, max_bytes, at_least_one, limit) {
+            Ok(Held::Here(read)) => Ok(read),
+            Ok(Held::Stored { .. }) => return None,
+            Err(error) => Err(error),
+        },
+    };
     let Read {
         batches,
         bytes,
@@ -388,10 +408,10 @@ fn read_one(
             let code = storage_error(&error);
             // Out of range, or deleted since it was looked up: nothing is wrong here.
             let expected = [ErrorCode::OffsetOutOfRange, ErrorCode::NotLeaderOrFollower];
-            return Outcome {
+            return Some(Outcome {
                 failure: (!expected.contains(&code)).then_some(error),
                 ..refused(wanted.partition, code)
-            };
+            });
         }
     };
     set_offsets(&mut data, &partition.offsets());
@@ -405,12 +425,12 @@ fn read_one(
             })
             .collect()
     });
-    Outcome {
+    Some(Outcome {
         data,
         records: batches,
         bytes,
         failure: None,
-    }
+    })
 }
 
 fn set_offsets(data: &mut PartitionData, offsets: &Offsets) {

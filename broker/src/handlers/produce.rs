@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
@@ -34,6 +34,9 @@ use crate::topic_config::MessageTimestampType;
 
 /// Batches from this size on, and all compressed ones, are checked off the async workers.
 const CHECK_APART_BYTES: usize = 256 << 10;
+
+/// Smaller batches are copied: the read buffer they lie in is much larger.
+const COPIED_BELOW_BYTES: usize = 16 << 10;
 
 /// The client id that may write to internal topics (Kafka's `AdminUtils.ADMIN_CLIENT_ID`).
 const ADMIN_CLIENT: &str = "__admin_client";
@@ -79,16 +82,25 @@ fn refused(index: i32, code: ErrorCode, message: Option<String>) -> Outcome {
 
 /// Handles Produce. When the returned value is there, the request has its place in the order of the log.
 pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceResponse> {
-    let acks = match request.acks {
+    let ProduceRequest {
+        transactional_id,
+        acks,
+        topic_data,
+        ..
+    } = request;
+    // Whatever refers to the frame goes before the batches are taken over, which may then have it without a copy.
+    let transactional = transactional_id.is_some();
+    drop(transactional_id);
+    let acks = match acks {
         0 => Some(Acks::None),
         1 => Some(Acks::Leader),
         -1 => Some(Acks::All),
         _ => None,
     };
     let mut entries: Vec<AppendEntry> = Vec::new();
-    let mut topics = Vec::with_capacity(request.topic_data.len());
-    let twice = named_twice(&request.topic_data);
-    for topic in request.topic_data {
+    let mut topics = Vec::with_capacity(topic_data.len());
+    let twice = named_twice(&topic_data);
+    for topic in topic_data {
         let local = if ctx.api_version >= 13 {
             ctx.broker.partitions.by_id(&topic.topic_id)
         } else {
@@ -97,24 +109,28 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
         let metrics = local
             .as_ref()
             .map(|local| ctx.broker.metrics.topic(&local.name));
-        let mut partitions = Vec::with_capacity(topic.partition_data.len());
-        for data in topic.partition_data {
+        let TopicProduceData {
+            name,
+            topic_id,
+            partition_data,
+            ..
+        } = topic;
+        let name = StrBytes::from_string(name.0.to_string());
+        let mut partitions = Vec::with_capacity(partition_data.len());
+        for data in partition_data {
             // A request may name 20,000, and others wait for this thread.
             tokio::task::consume_budget().await;
             let index = data.index;
-            let key = (topic.name.0.clone(), topic.topic_id, index);
+            let named_twice = !twice.is_empty() && twice.contains(&(name.clone(), topic_id, index));
             let checked = match find(&ctx, local.as_ref(), index) {
                 Err(refusal) => Err(refusal),
-                Ok(_) if twice.contains(&key) => Err((
+                Ok(_) if named_twice => Err((
                     ErrorCode::InvalidRequest,
                     Some(format!("partition {index} is named twice in one request")),
                 )
                     .into()),
                 Ok(_) if acks.is_none() => Err((ErrorCode::InvalidRequiredAcks, None).into()),
-                Ok((local, partition)) => {
-                    let transactional = request.transactional_id.is_some();
-                    check(&ctx, local, partition, data, transactional).await
-                }
+                Ok((local, partition)) => check(&ctx, local, partition, data, transactional).await,
             };
             partitions.push(match checked {
                 Ok(entry) => {
@@ -137,8 +153,8 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
             });
         }
         topics.push(TopicOutcome {
-            name: topic.name.0,
-            id: topic.topic_id,
+            name,
+            id: topic_id,
             metrics,
             partitions,
         });
@@ -310,10 +326,22 @@ async fn check(
     check_transaction(&header, transactional)?;
     Ok(AppendEntry {
         partition: partition.clone(),
-        bytes,
+        bytes: own(bytes),
         header,
         leader_epoch: partition.offsets().leader_epoch,
     })
+}
+
+/// The bytes as nobody else's: without a copy where they are nearly all of their frame and its last user.
+fn own(bytes: Bytes) -> BytesMut {
+    if bytes.len() < COPIED_BELOW_BYTES {
+        return BytesMut::from(&bytes[..]);
+    }
+    match bytes.try_into_mut() {
+        Ok(own) if own.capacity() <= own.len() * 2 => own,
+        Ok(shared) => BytesMut::from(&shared[..]),
+        Err(shared) => BytesMut::from(&shared[..]),
+    }
 }
 
 /// Until transactions exist no id is known and no partition belongs to one.

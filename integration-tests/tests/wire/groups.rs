@@ -435,7 +435,11 @@ pub fn heartbeat_fails(stage: &mut Stage, version: i16) {
     while member.heartbeat(version) != REBALANCE_IN_PROGRESS {}
 }
 
-fn leave_request(version: i16, group: &str, members: &[(&str, Option<&str>)]) -> LeaveGroupRequest {
+pub fn leave_request(
+    version: i16,
+    group: &str,
+    members: &[(&str, Option<&str>)],
+) -> LeaveGroupRequest {
     let request = LeaveGroupRequest::default().with_group_id(group_id(group));
     if version < 3 {
         return request.with_member_id(text(members[0].0));

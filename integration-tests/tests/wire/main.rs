@@ -20,6 +20,7 @@
 mod admin;
 mod clusters;
 mod fetches;
+mod group_expiry;
 mod group_lists;
 mod group_offsets;
 mod group_returns;

@@ -42,6 +42,12 @@ impl<B: Between> Engine for Through<B> {
     fn sync(&self) -> Result<(), EngineError> {
         self.between.sync(self.engine.as_ref())
     }
+    fn journal(&self) -> Result<u64, EngineError> {
+        self.engine.journal()
+    }
+    fn is_flushed(&self, journal: u64) -> bool {
+        self.engine.is_flushed(journal)
+    }
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.between.get(self.engine.as_ref(), family, key)
     }

@@ -353,7 +353,7 @@ impl World {
             let model = &mut self.models[partition];
             entries.push(AppendEntry {
                 partition: model.partition.clone(),
-                bytes: sent.bytes.clone(),
+                bytes: sent.bytes.clone().into(),
                 header: BatchHeader::parse(&sent.bytes).expect("a batch"),
                 leader_epoch,
             });

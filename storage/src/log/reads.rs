@@ -48,6 +48,26 @@ pub struct Read {
     pub aborted: Vec<AbortedTransaction>,
 }
 
+/// What memory has of a read.
+#[derive(Debug)]
+pub enum Held {
+    /// All of it.
+    Here(Read),
+    /// Nothing: the store has it, below `end`.
+    Stored {
+        /// The first offset that is not readable.
+        end: i64,
+    },
+}
+
+fn out_of_range(offset: i64, offsets: &Offsets) -> StorageError {
+    StorageError::OffsetOutOfRange {
+        offset,
+        log_start: offsets.log_start,
+        log_end: offsets.log_end,
+    }
+}
+
 /// An offset found by its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimestampOffset {
@@ -78,26 +98,62 @@ impl Log {
         at_least_one: bool,
         limit: ReadLimit,
     ) -> Result<Read, StorageError> {
-        let (offsets, gone) = {
-            let inner = partition.lock();
-            (inner.state.offsets(), inner.gone)
-        };
-        if gone {
+        match self.read_held(partition, from, max_bytes, at_least_one, limit)? {
+            Held::Here(read) => Ok(read),
+            Held::Stored { end } => {
+                self.read_stored(partition, from, max_bytes, at_least_one, (limit, end))
+            }
+        }
+    }
+
+    /// `read`, if that takes no look at the store: from the newest batches, which are in memory. Never blocks.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn read_held(
+        &self,
+        partition: &Partition,
+        from: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+        limit: ReadLimit,
+    ) -> Result<Held, StorageError> {
+        let inner = partition.lock();
+        if inner.gone {
             return Err(StorageError::NoSuchPartition);
         }
-        let out_of_range = |offsets: &Offsets| StorageError::OffsetOutOfRange {
-            offset: from,
-            log_start: offsets.log_start,
-            log_end: offsets.log_end,
-        };
+        let offsets = inner.state.offsets();
         if from < offsets.log_start || from > offsets.log_end {
-            return Err(out_of_range(&offsets));
+            return Err(out_of_range(from, &offsets));
         }
         let end = limit.end(&offsets);
-        let mut read = Read::default();
         if from >= end || (max_bytes == 0 && !at_least_one) {
-            return Ok(read);
+            return Ok(Held::Here(Read::default()));
         }
+        let Some(found) = inner.tail.read(from, end, max_bytes, at_least_one) else {
+            return Ok(Held::Stored { end });
+        };
+        let aborted = if limit == ReadLimit::Stable && !found.batches.is_empty() {
+            inner.state.aborted_in(from, found.next_offset)
+        } else {
+            Vec::new()
+        };
+        Ok(Held::Here(Read {
+            batches: found.batches,
+            bytes: found.bytes,
+            aborted,
+        }))
+    }
+
+    fn read_stored(
+        &self,
+        partition: &Partition,
+        from: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+        (limit, end): (ReadLimit, i64),
+    ) -> Result<Read, StorageError> {
+        let mut read = Read::default();
         let (lower, to) = keys::batches(partition.handle(), 0);
         let key = keys::batch(partition.handle(), from);
         let mut outcome = Ok(());
@@ -147,7 +203,7 @@ impl Log {
             return Err(StorageError::NoSuchPartition);
         }
         if from < now.log_start || from > now.log_end {
-            return Err(out_of_range(&now));
+            return Err(out_of_range(from, &now));
         }
         if limit == ReadLimit::Stable && !read.batches.is_empty() {
             read.aborted = partition.lock().state.aborted_in(from, next);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::StorageError;
 use crate::keys::{Handle, PartitionId};
 use crate::partition::{LogConfig, Offsets, PartitionState};
+use crate::tail::Tail;
 use crate::waiters::{self, Waiters, lock};
 
 /// One partition's log on this broker.
@@ -23,6 +24,7 @@ pub(crate) struct Inner {
     pub(crate) state: PartitionState,
     pub(crate) config: LogConfig,
     pub(crate) waiters: Waiters,
+    pub(crate) tail: Tail,
     pub(crate) gone: bool,
     pub(crate) unerased: Unerased,
     /// The log start that retention last looked at, with the greatest timestamp of the batch there.
@@ -54,6 +56,7 @@ impl Partition {
                 state,
                 config: LogConfig::default(),
                 waiters: Waiters::default(),
+                tail: Tail::default(),
                 gone: false,
             }),
         }

@@ -103,6 +103,7 @@ impl Writer {
         let end = inner.state.log_end;
         inner.state.written(end);
         inner.state.synced(end);
+        inner.tail.clear();
         let offsets = inner.state.offsets();
         let done = inner.waiters.advance(&offsets);
         drop(inner);
@@ -184,6 +185,7 @@ impl Writer {
         let mut inner = partition.lock();
         let bytes = inner.state.size_bytes.saturating_sub(state.size_bytes);
         inner.state.truncated(state);
+        inner.tail.clear();
         let offsets = inner.state.offsets();
         let waiting = inner.waiters.give_up();
         drop(inner);
@@ -203,6 +205,7 @@ impl Writer {
             };
             let mut inner = partition.lock();
             inner.gone = true;
+            inner.tail.clear();
             let waiting = inner.waiters.give_up();
             bytes += inner.state.size_bytes + inner.unerased.bytes;
             drop(inner);

@@ -5,6 +5,7 @@
 //! credited only with what had been written before it began, and never once the store has failed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -35,12 +36,27 @@ pub(crate) struct Shared {
     queued: Condvar,
 }
 
-#[derive(Default)]
+type Ends = HashMap<Handle, Written>;
+
 struct SyncQueue {
-    written: HashMap<Handle, Written>,
+    written: Ends,
     wanted: bool,
     deadline: Option<Duration>,
+    /// Half of the shortest time that anything in `written` has.
+    half: Duration,
     closing: bool,
+}
+
+impl SyncQueue {
+    /// Has the syncer wake up after `wait` at the latest; whether that is sooner than it would.
+    fn due_within(&mut self, now: Duration, wait: Duration) -> bool {
+        let due = now.saturating_add(wait);
+        let sooner = self.deadline.is_none_or(|deadline| due < deadline);
+        if sooner {
+            self.deadline = Some(due);
+        }
+        sooner
+    }
 }
 
 /// How far a partition was written; `generation` tells apart logs before and after a truncation.
@@ -70,7 +86,13 @@ impl Shared {
             next_handle: Mutex::new(None),
             unreclaimed: Mutex::default(),
             collector: Mutex::default(),
-            queue: Mutex::new(SyncQueue::default()),
+            queue: Mutex::new(SyncQueue {
+                written: HashMap::new(),
+                wanted: false,
+                deadline: None,
+                half: Duration::MAX,
+                closing: false,
+            }),
             queued: Condvar::new(),
         }
     }
@@ -145,6 +167,7 @@ impl Shared {
         lock(&self.queue).closing = true;
         self.queued.notify_all();
     }
+
     pub(super) fn queue_sync(&self, touched: Vec<Touched>, wanted: bool, flush_ms: i64) {
         let mut queue = lock(&self.queue);
         let mut any = false;
@@ -168,16 +191,19 @@ impl Shared {
             return;
         }
         queue.wanted |= wanted;
-        let due =
-            self.clock.monotonic() + Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0));
-        let sooner = queue.deadline.is_none_or(|deadline| due < deadline);
-        if sooner {
-            queue.deadline = Some(due);
-        }
+        let half = Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0)) / 2;
+        queue.half = queue.half.min(half);
+        let sooner = queue.due_within(self.clock.monotonic(), half);
         drop(queue);
         if wanted || sooner {
             self.queued.notify_one();
         }
+    }
+
+    /// Has the syncer look again after `wait`.
+    fn sync_within(&self, wait: Duration) {
+        let now = self.clock.monotonic();
+        lock(&self.queue).due_within(now, wait);
     }
 }
 
@@ -187,31 +213,49 @@ pub(super) fn refuse(waiting: Vec<AppendWaiter>, error: &StorageError) {
     }
 }
 
+/// Why the syncer woke up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// Somebody waits for a sync.
+    Wanted,
+    /// It is time for what nobody waits for.
+    Due,
+    /// The log closes.
+    Closing,
+}
+
+/// What was written before the engine told this number of its journal.
+struct Aging {
+    journal: u64,
+    written: Ends,
+}
+
 pub(super) fn sync_loop(shared: &Shared) {
+    let mut aging: Option<Aging> = None;
     loop {
-        let mut queue = lock(&shared.queue);
-        let written = loop {
-            let now = shared.clock.monotonic();
-            let due = queue.deadline.is_some_and(|deadline| deadline <= now);
-            if queue.wanted || due || queue.closing {
-                queue.wanted = false;
-                queue.deadline = None;
-                break std::mem::take(&mut queue.written);
-            }
-            queue = match queue.deadline {
-                Some(deadline) => {
-                    let waited = shared.queued.wait_timeout(queue, deadline - now);
-                    waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
+        let (woken, mut written, half) = next_round(shared);
+        if woken == Woken::Due {
+            // What nobody waits for has two turns of half its time: at the first one its place in the journal is noted,
+            // and when it reached files of its own by the second one, a sync would only write it twice.
+            let old = aging.take();
+            let flushed = old
+                .as_ref()
+                .is_none_or(|old| shared.engine.is_flushed(old.journal));
+            if flushed && let Ok(journal) = shared.engine.journal() {
+                if let Some(old) = old.filter(|_| shared.check().is_ok()) {
+                    credit(old.written);
                 }
-                None => shared
-                    .queued
-                    .wait(queue)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner),
-            };
-        };
-        let closing = queue.closing;
-        drop(queue);
-        if written.is_empty() && closing {
+                if !written.is_empty() {
+                    aging = Some(Aging { journal, written });
+                    shared.sync_within(half);
+                }
+                continue;
+            }
+            merge(&mut written, old);
+        } else {
+            merge(&mut written, aging.take());
+        }
+        if written.is_empty() && woken == Woken::Closing {
             return;
         }
         if written.is_empty() || shared.check().is_err() {
@@ -229,15 +273,66 @@ pub(super) fn sync_loop(shared: &Shared) {
         shared
             .observer
             .synced(shared.clock.monotonic().saturating_sub(began));
-        for written in written.into_values() {
-            let mut inner = written.partition.lock();
-            if inner.state.generation == written.generation {
-                inner.state.synced(written.end);
-            }
-            let offsets = inner.state.offsets();
-            let done = inner.waiters.advance(&offsets);
-            drop(inner);
-            complete(done);
+        credit(written);
+    }
+}
+
+/// Waits until there is something to do; tells what was written since the last time, and half of the time it has.
+fn next_round(shared: &Shared) -> (Woken, Ends, Duration) {
+    let mut queue = lock(&shared.queue);
+    loop {
+        let now = shared.clock.monotonic();
+        let due = queue.deadline.is_some_and(|deadline| deadline <= now);
+        let woken = if queue.closing {
+            Some(Woken::Closing)
+        } else if queue.wanted {
+            Some(Woken::Wanted)
+        } else {
+            due.then_some(Woken::Due)
+        };
+        if let Some(woken) = woken {
+            queue.wanted = false;
+            queue.deadline = None;
+            let half = std::mem::replace(&mut queue.half, Duration::MAX);
+            return (woken, std::mem::take(&mut queue.written), half);
         }
+        queue = match queue.deadline {
+            Some(deadline) => {
+                let waited = shared.queued.wait_timeout(queue, deadline - now);
+                waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
+            }
+            None => shared
+                .queued
+                .wait(queue)
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        };
+    }
+}
+
+/// Adds what aged; where a log was truncated meanwhile, only what came later counts.
+fn merge(written: &mut Ends, aged: Option<Aging>) {
+    for (handle, old) in aged.into_iter().flat_map(|aged| aged.written) {
+        match written.entry(handle) {
+            Entry::Vacant(place) => drop(place.insert(old)),
+            Entry::Occupied(mut place) if place.get().generation == old.generation => {
+                let end = &mut place.get_mut().end;
+                *end = (*end).max(old.end);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+}
+
+/// Everything in `written` is safe from a power cut.
+fn credit(written: Ends) {
+    for written in written.into_values() {
+        let mut inner = written.partition.lock();
+        if inner.state.generation == written.generation {
+            inner.state.synced(written.end);
+        }
+        let offsets = inner.state.offsets();
+        let done = inner.waiters.advance(&offsets);
+        drop(inner);
+        complete(done);
     }
 }

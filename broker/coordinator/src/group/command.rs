@@ -30,7 +30,8 @@ pub struct GroupConfig {
     pub member_metadata_max_bytes: usize,
     /// Bytes that all members of a group may hold, assignments included (Kafka has no such limit).
     pub group_max_bytes: usize,
-    /// Groups of one shard (Kafka has no such limit). The oldest unused one without offsets makes room.
+    /// Groups of one shard (Kafka has no such limit). The oldest unused one without offsets makes room. Those without
+    /// members and records also share 256 B for each, so that long ids leave room for fewer.
     pub max_groups: usize,
 }
 
@@ -91,7 +92,7 @@ pub enum Command {
         /// Only groups of these types; `None` is all.
         types: Option<Vec<GroupType>>,
     },
-    /// Answered by `Summary`, in order of group id. For metrics: it only reads, and copies no names.
+    /// Answered by `Summary`, in order of group id. For metrics: it only reads, and copies no names but those of newcomers.
     Summary {
         /// Whether each offset is told, or only how many there are.
         offsets: bool,

@@ -4,9 +4,9 @@ use super::tests::*;
 use super::*;
 use crate::group_record::OffsetCommitValue;
 
-const DAY_MS: Millis = 24 * 60 * 60 * 1_000;
+pub(super) const DAY_MS: Millis = 24 * 60 * 60 * 1_000;
 
-fn partition(partition: i32, offset: i64) -> CommitPartition {
+pub(super) fn partition(partition: i32, offset: i64) -> CommitPartition {
     CommitPartition {
         partition,
         offset,
@@ -15,7 +15,7 @@ fn partition(partition: i32, offset: i64) -> CommitPartition {
     }
 }
 
-fn commit_by(caller: Caller, topic: &str, partitions: Vec<CommitPartition>) -> Command {
+pub(super) fn commit_by(caller: Caller, topic: &str, partitions: Vec<CommitPartition>) -> Command {
     Command::OffsetCommit(OffsetCommit {
         caller,
         retention_ms: None,
@@ -28,7 +28,7 @@ fn commit_by(caller: Caller, topic: &str, partitions: Vec<CommitPartition>) -> C
 }
 
 /// A commit by an administrator or a consumer without group management.
-fn commit(topic: &str, partitions: Vec<CommitPartition>) -> Command {
+pub(super) fn commit(topic: &str, partitions: Vec<CommitPartition>) -> Command {
     commit_by(caller("", -1), topic, partitions)
 }
 
@@ -40,7 +40,7 @@ fn committed(topic: &str, partitions: &[i32]) -> Reply {
     }])
 }
 
-fn fetch_all(shard: &mut Shard) -> Vec<(String, i32, i64)> {
+pub(super) fn fetch_all(shard: &mut Shard) -> Vec<(String, i32, i64)> {
     let all = Command::OffsetFetch {
         group: GROUP.to_owned(),
         topics: None,
@@ -336,21 +336,6 @@ fn offsets_go_with_their_topic() {
         topics: vec!["gone".to_owned(), "unheard-of".to_owned()],
     });
     assert_eq!(fetch_all(&mut shard), [at("kept", 0, 1)]);
-}
-
-#[test]
-fn committed_offsets_never_make_room() {
-    let mut shard = shard_with(GroupConfig {
-        max_groups: 1,
-        ..GroupConfig::default()
-    });
-    shard.ask(commit("t", vec![partition(0, 1)]));
-    let other = Caller {
-        group: "other".to_owned(),
-        ..caller("", -1)
-    };
-    let reply = shard.ask(commit_by(other, "t", vec![partition(0, 1)]));
-    assert_eq!(*reply, Reply::Failed(GroupError::TooManyGroups));
 }
 
 #[test]

@@ -3,8 +3,9 @@
 //!
 //! Hard state, changed by `replay` alone: per group its last metadata record and its committed offsets. Soft
 //! state, lost by a restart: `ClassicGroup`, which exists while a group has members, member ids given out, and when a
-//! group was last used. A group without any of them does not exist. Unlike Kafka, a group gets no record before
-//! its first assignment or offset: a flood of group ids costs no disk, and clients see the same answers.
+//! group was last used. A group without any of them does not exist; one of which there is no more than one member id
+//! that was given out lies in `newcomers`, and looks like any empty group to its clients. Unlike Kafka, a group gets
+//! no record before its first assignment or offset: a flood of group ids costs no disk, and the answers are the same.
 //!
 //! | timer | armed | due |
 //! |---|---|---|
@@ -19,10 +20,12 @@ mod command;
 mod given;
 mod join;
 mod members;
+mod newcomers;
 mod offsets;
 mod queries;
 mod rebalance;
 mod reply;
+mod room;
 mod step;
 mod subscription;
 
@@ -36,6 +39,7 @@ use classic::ClassicGroup;
 pub use command::*;
 use given::Given;
 use members::protocol_bytes;
+use newcomers::Newcomers;
 use offsets::Offsets;
 pub use reply::*;
 use step::Step;
@@ -48,8 +52,10 @@ const MAX_EXPIRED_PER_TICK: usize = 10_000;
 #[derive(Debug)]
 pub struct GroupMachine {
     config: GroupConfig,
+    /// All groups but the newcomers.
     groups: BTreeMap<Arc<str>, Group>,
-    /// Groups without offsets and members, by the time of their last use: the first goes first.
+    newcomers: Newcomers,
+    /// Of `groups` those without offsets and members, by the time of their last use: the first goes first.
     idle: BTreeSet<(Millis, Arc<str>)>,
 }
 
@@ -174,6 +180,7 @@ impl Machine for GroupMachine {
 
     fn replay(&mut self, record: &GroupRecord) {
         let id = record.group().clone();
+        self.bring_in(&id);
         let group = self.groups.entry(id.clone()).or_default();
         let mut used = Millis::MIN;
         match record {
@@ -200,13 +207,14 @@ impl GroupMachine {
         Self {
             config,
             groups: BTreeMap::new(),
+            newcomers: Newcomers::default(),
             idle: BTreeSet::new(),
         }
     }
 
     /// How many groups there are.
     pub fn group_count(&self) -> usize {
-        self.groups.len()
+        self.groups.len() + self.newcomers.len()
     }
 
     fn join(&mut self, now: Millis, id: ReplyId, join: JoinGroup, out: &mut Outcome<Self>) {
@@ -225,7 +233,7 @@ impl GroupMachine {
             Err(GroupError::InvalidRequest(
                 "The member's metadata is too large.",
             ))
-        } else if self.groups.contains_key(join.group.as_str()) {
+        } else if self.exists(&join.group) {
             Ok(())
         } else if !join.member_id.is_empty() {
             Err(GroupError::UnknownMemberId)
@@ -295,7 +303,7 @@ impl GroupMachine {
             return Reply::Failed(GroupError::InvalidGroupId);
         }
         let id: Arc<str> = id.into();
-        let allowed = if self.groups.contains_key(&id) {
+        let allowed = if self.exists(&id) {
             self.act(now, &id, out, |group, step| {
                 group.commit(&commit.caller, step)
             })
@@ -318,10 +326,7 @@ impl GroupMachine {
         if id.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        let known = self.groups.get_key_value(id);
-        known
-            .map(|(id, _)| id.clone())
-            .ok_or(GroupError::UnknownMemberId)
+        self.id(id).ok_or(GroupError::UnknownMemberId)
     }
 
     /// Lets a group's state machine act; nothing if there is no such group.
@@ -332,6 +337,7 @@ impl GroupMachine {
         out: &mut Outcome<Self>,
         act: impl FnOnce(&mut ClassicGroup, &mut Step<'_>) -> T,
     ) -> Option<T> {
+        self.bring_in(id);
         let group = self.groups.get_mut(id)?;
         let config = &self.config;
         let mut step = Step { now, config, out };
@@ -352,55 +358,6 @@ impl GroupMachine {
         Some(result)
     }
 
-    /// After any use of a group: keep `idle` true, and forget the group if nothing is left of it.
-    fn settle(&mut self, id: &Arc<str>, used: Millis) {
-        let Some(group) = self.groups.get_mut(id) else {
-            return;
-        };
-        let was_idle = group.is_idle;
-        let before = group.last_used;
-        group.last_used = before.max(used);
-        let is_nothing = group.is_nothing();
-        group.is_idle = !is_nothing && group.is_unused();
-        if was_idle && !(group.is_idle && group.last_used == before) {
-            self.idle.remove(&(before, id.clone()));
-        }
-        if group.is_idle && !(was_idle && group.last_used == before) {
-            self.idle.insert((group.last_used, id.clone()));
-        }
-        if is_nothing {
-            self.groups.remove(id);
-        }
-    }
-
-    /// Room for one more group. The oldest unused one without offsets goes, if it must; committed offsets never do.
-    fn make_room(&mut self, out: &mut Outcome<Self>) -> Result<(), GroupError> {
-        if self.groups.len() < self.config.max_groups {
-            return Ok(());
-        }
-        let Some((_, id)) = self.idle.first().cloned() else {
-            return Err(GroupError::TooManyGroups);
-        };
-        self.forget_group(&id, out);
-        Ok(())
-    }
-
-    /// Ends a group without members: its record with the next replay, its soft state now.
-    fn forget_group(&mut self, id: &Arc<str>, out: &mut Outcome<Self>) {
-        let Some(group) = self.groups.get_mut(id) else {
-            return;
-        };
-        debug_assert!(group.live().is_none(), "it has no members");
-        group.soft = Soft::default();
-        if group.metadata.is_some() {
-            out.records.push(GroupRecord::GroupMetadata {
-                group: id.clone(),
-                value: None,
-            });
-        }
-        self.settle(id, Millis::MIN);
-    }
-
     fn arm_expiry(&self, now: Millis, in_ms: Millis, out: &mut Outcome<Self>) {
         out.timers.push(TimerChange::Arm {
             timer: Timer::OffsetExpiry,
@@ -415,19 +372,6 @@ impl Group {
             Soft::Live(live) => Some(live),
             Soft::Quiet(_) => None,
         }
-    }
-
-    fn is_nothing(&self) -> bool {
-        let is_known = match &self.soft {
-            Soft::Live(_) => true,
-            Soft::Quiet(given) => !given.is_empty(),
-        };
-        !is_known && self.metadata.is_none() && self.offsets.is_empty()
-    }
-
-    /// Without members and offsets; ids that were only given out do not count.
-    fn is_unused(&self) -> bool {
-        self.offsets.is_empty() && self.state() == GroupState::Empty
     }
 }
 
@@ -457,6 +401,8 @@ fn done(result: Result<(), GroupError>) -> Reply {
 
 #[cfg(test)]
 mod commit_tests;
+#[cfg(test)]
+mod room_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -29,6 +29,10 @@ pub(super) enum Retention {
 }
 
 impl Offsets {
+    pub(super) const NONE: Self = Self {
+        topics: BTreeMap::new(),
+    };
+
     pub(super) fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }

@@ -20,7 +20,7 @@ impl GroupMachine {
     }
 
     pub(super) fn describe(&self, group: &str) -> Reply {
-        match self.groups.get(group) {
+        match self.group(group) {
             Some(group) => Reply::Described(group.describe()),
             None => Reply::Failed(GroupError::GroupIdNotFound),
         }
@@ -31,9 +31,9 @@ impl GroupMachine {
             states.is_none_or(|states| states.contains(&group.state()))
                 && types.is_none_or(|types| types.contains(&GroupType::Classic))
         };
-        let wanted = self.groups.iter().filter(|(_, group)| is_wanted(group));
+        let wanted = self.all().filter(|(_, group)| is_wanted(group));
         let listed = wanted.map(|(id, group)| ListedGroup {
-            group: id.clone(),
+            group: id,
             protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
             state: group.state(),
             group_type: GroupType::Classic,
@@ -42,8 +42,8 @@ impl GroupMachine {
     }
 
     pub(super) fn summary(&self, offsets: bool) -> Reply {
-        let summaries = self.groups.iter().map(|(id, group)| GroupSummary {
-            group: id.clone(),
+        let summaries = self.all().map(|(id, group)| GroupSummary {
+            group: id,
             group_type: GroupType::Classic,
             protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
             state: group.state(),
@@ -59,13 +59,12 @@ impl GroupMachine {
     }
 
     pub(super) fn delete(&mut self, group: &str, out: &mut Outcome<Self>) -> Reply {
-        let Some((id, group)) = self.groups.get_key_value(group) else {
+        let (Some(id), Some(group)) = (self.id(group), self.group(group)) else {
             return Reply::Failed(GroupError::GroupIdNotFound);
         };
         if group.state() != GroupState::Empty {
             return Reply::Failed(GroupError::NonEmptyGroup);
         }
-        let id = id.clone();
         out.records.extend(group.offsets.forget_all(&id));
         self.forget_group(&id, out);
         Reply::Done
@@ -80,7 +79,7 @@ impl GroupMachine {
         if group.is_empty() {
             return Reply::Failed(GroupError::InvalidGroupId);
         }
-        let Some((id, group)) = self.groups.get_key_value(group) else {
+        let (Some(id), Some(group)) = (self.id(group), self.group(group)) else {
             return Reply::Failed(GroupError::GroupIdNotFound);
         };
         if group.state() != GroupState::Empty && !group.is_consumer() {
@@ -89,7 +88,7 @@ impl GroupMachine {
         }
         let subscription = group.subscription();
         let is_subscribed = |topic: &str| subscription.contains(topic);
-        let (records, results) = group.offsets.delete(id, topics, is_subscribed);
+        let (records, results) = group.offsets.delete(&id, topics, is_subscribed);
         out.records.extend(records);
         Reply::OffsetsDeleted(results)
     }
@@ -108,6 +107,7 @@ impl GroupMachine {
 
     /// Forgets expired offsets, and empty groups of which nothing is left.
     pub(super) fn expire_offsets(&mut self, now: Millis, out: &mut Outcome<Self>) {
+        self.newcomers.expire(now);
         let mut forgotten: Vec<Arc<str>> = Vec::new();
         let mut is_complete = true;
         for (id, group) in &mut self.groups {

@@ -65,7 +65,7 @@ pub(super) fn join(member_id: &str, fresh: &str) -> JoinGroup {
     }
 }
 
-fn static_join(instance: &str, member_id: &str, fresh: &str) -> JoinGroup {
+pub(super) fn static_join(instance: &str, member_id: &str, fresh: &str) -> JoinGroup {
     JoinGroup {
         group_instance_id: Some(instance.to_owned()),
         ..join(member_id, fresh)
@@ -122,7 +122,7 @@ pub(super) fn joined(shard: &Shard, id: ReplyId) -> &Joined {
     }
 }
 
-fn refused(error: GroupError, member_id: &str) -> Reply {
+pub(super) fn refused(error: GroupError, member_id: &str) -> Reply {
     Reply::JoinFailed {
         member_id: member_id.to_owned(),
         error,
@@ -810,49 +810,6 @@ fn ids_given_out_count_against_the_bytes_of_a_group() {
         refusals += usize::from(*reply == refused(GroupError::GroupMaxSizeReached, ""));
     }
     assert!(refusals > 50, "{refusals}");
-}
-
-#[test]
-fn the_oldest_unused_group_makes_room() {
-    let mut shard = shard_with(GroupConfig {
-        max_groups: 3,
-        ..GroupConfig::default()
-    });
-    let pending = |group: &str| {
-        Command::JoinGroup(JoinGroup {
-            group: group.to_owned(),
-            require_known_member_id: true,
-            ..join("", "m")
-        })
-    };
-    shard.send(Command::JoinGroup(join("", "a")));
-    for group in ["one", "two", "three"] {
-        shard.advance(1_000);
-        let reply = shard.ask(pending(group));
-        assert_eq!(*reply, refused(GroupError::MemberIdRequired, "m"));
-    }
-    let Reply::Listed(listed) = shard.ask(Command::ListGroups {
-        states: None,
-        types: None,
-    }) else {
-        panic!("a list");
-    };
-    let names: Vec<&str> = listed.iter().map(|group| &*group.group).collect();
-    assert_eq!(names, ["g", "three", "two"], "`one` was the oldest");
-}
-
-#[test]
-fn when_all_groups_are_in_use_there_is_no_room() {
-    let mut shard = shard_with(GroupConfig {
-        max_groups: 1,
-        ..GroupConfig::default()
-    });
-    shard.send(Command::JoinGroup(join("", "a")));
-    let reply = shard.ask(Command::JoinGroup(JoinGroup {
-        group: "other".to_owned(),
-        ..join("", "b")
-    }));
-    assert_eq!(*reply, refused(GroupError::TooManyGroups, ""));
 }
 
 #[test]
