@@ -72,7 +72,7 @@ impl Place {
         let entry = AppendEntry {
             partition: self.partitions[index].clone(),
             header: BatchHeader::parse(&batch).expect("a batch"),
-            bytes: batch,
+            bytes: batch.into(),
             leader_epoch: 0,
         };
         let answers = block(self.log.append(vec![entry], Acks::All)).expect("open");

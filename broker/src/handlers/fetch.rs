@@ -328,7 +328,6 @@ async fn read_all(
 }
 
 /// `None` when `source` does not have all of it.
-
 fn read_in_turn(
     log: &Log,
     targets: &[Target],
