@@ -28,6 +28,7 @@ struct State {
     syncs_held: bool,
     syncs: u64,
     writes: u64,
+    scans: u64,
 }
 
 /// The engine; share it through an `Arc` and reopen logs on it to simulate a restart.
@@ -83,6 +84,11 @@ impl MemoryEngine {
     /// How many writes succeeded.
     pub fn writes(&self) -> u64 {
         self.lock().writes
+    }
+
+    /// How many scans were begun.
+    pub fn scans(&self) -> u64 {
+        self.lock().scans
     }
 
     /// What a power cut would leave under one key.
@@ -199,7 +205,8 @@ impl Engine for MemoryEngine {
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
         let found: Vec<(Vec<u8>, Bytes)> = {
-            let state = self.lock();
+            let mut state = self.lock();
+            state.scans += 1;
             let from = match start {
                 Start::At(key) => key.to_vec(),
                 Start::Floor { key, lower } => {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::partition::Range;
 
 /// Erased data is reclaimed at once when there is this much of it, compared with what is live: one part in so many...
-const RECLAIM_SHARE: u64 = 8;
+const RECLAIM_SHARE: u64 = 16;
 
 /// ...but no less than this, and no more than that.
 const RECLAIM_LEAST_BYTES: u64 = 32 << 20;
@@ -36,11 +36,15 @@ const SMALL_STORE_BYTES: u64 = 1 << 30;
 /// Ranges compacted one by one; more are joined with their neighbours.
 const MOST_RANGES: usize = 64;
 
-/// Garbage that is never worth a collection: half a write buffer.
+/// Garbage that is never worth a collection: about one write buffer.
 const GARBAGE_SLACK_BYTES: u64 = 32 << 20;
 
-/// One part in so many of what is live may be garbage besides.
-const GARBAGE_SHARE: u64 = 8;
+/// Beside the slack, so many percent of what is live may be garbage: what stays is moved again and again the more often
+/// the less is allowed...
+const GARBAGE_PERCENT: u64 = 25;
+
+/// ...and so many where moving was in vain the last time.
+const MOST_GARBAGE_PERCENT: u64 = 40;
 
 /// Most bytes of old files that one step visits, so that a stop does not have to wait for long.
 const STEP_BYTES: u64 = 256 << 20;
@@ -137,19 +141,19 @@ pub(crate) struct Collector {
 impl Collector {
     /// Bytes of the oldest files of values to visit now, if it is worth it.
     pub(crate) fn next_step(&self, space: &Space) -> Option<u64> {
-        let allowed = GARBAGE_SLACK_BYTES + space.live_bytes() / GARBAGE_SHARE;
-        (space.garbage_bytes > allowed.max(self.in_vain_below))
+        let allowed = |percent| GARBAGE_SLACK_BYTES + space.live_bytes() / 100 * percent;
+        let tried = self.in_vain_below.min(allowed(MOST_GARBAGE_PERCENT));
+        (space.garbage_bytes > allowed(GARBAGE_PERCENT).max(tried))
             .then(|| space.garbage_bytes.min(STEP_BYTES))
     }
 
     /// A step over `visited` bytes turned `before` into `after`. Where most of what it met was live, the garbage lies
-    /// elsewhere, and the next try waits until there is twice as much.
+    /// elsewhere, and the next try waits until there is twice as much. Where more was erased meanwhile nobody knows.
     pub(crate) fn stepped(&mut self, visited: u64, before: &Space, after: &Space) {
-        let freed = before.garbage_bytes.saturating_sub(after.garbage_bytes);
-        self.in_vain_below = if freed < visited / 2 {
-            after.garbage_bytes.saturating_mul(2)
-        } else {
-            0
+        let freed = before.garbage_bytes.checked_sub(after.garbage_bytes);
+        self.in_vain_below = match freed {
+            Some(freed) if freed < visited / 2 => after.garbage_bytes.saturating_mul(2),
+            _ => 0,
         };
     }
 }
@@ -219,8 +223,8 @@ mod tests {
         let waited = RECLAIM_AFTER - second;
         assert_eq!(due(32 * MIB, Duration::ZERO, MIB), whole);
         assert_eq!(due(32 * MIB - 1, waited, MIB), None);
-        // An eighth of what is left, and never more than 256 MiB.
-        assert_eq!(due(100 * MIB, waited, 901 * MIB), None);
+        // A sixteenth of what is left, and never more than 256 MiB.
+        assert_eq!(due(100 * MIB, waited, 1_701 * MIB), None);
         assert_eq!(due(100 * MIB, waited, 800 * MIB), whole);
         assert_eq!(due(256 * MIB, waited, 2048 * MIB), whole);
         assert_eq!(due(MIB, RECLAIM_AFTER, MIB), whole);
@@ -240,31 +244,34 @@ mod tests {
                 garbage_bytes: garbage_mib * MIB,
             })
         };
-        assert_eq!(step(32, 32), None, "half a write buffer's worth");
+        assert_eq!(step(32, 32), None, "a write buffer's worth");
         assert_eq!(step(33, 33), Some(33 * MIB));
         // 400 MiB are live.
-        assert_eq!(step(482, 82), None);
-        assert_eq!(step(483, 83), Some(83 * MIB));
+        assert_eq!(step(532, 132), None);
+        assert_eq!(step(533, 133), Some(133 * MIB));
         assert_eq!(step(10_000, 5_000), Some(STEP_BYTES));
     }
 
     #[test]
-    fn a_step_in_vain_makes_the_next_one_wait_for_twice_as_much() {
-        let mut collector = Collector::default();
-        let space = |garbage_mib| Space {
+    fn a_step_in_vain_makes_the_next_one_wait_but_not_for_ever() {
+        // 1,000 MiB are live.
+        let space = |garbage_mib: u64| Space {
             key_bytes: 0,
-            value_bytes: 1_000 * MIB,
+            value_bytes: (1_000 + garbage_mib) * MIB,
             garbage_bytes: garbage_mib * MIB,
         };
-        let visited = collector.next_step(&space(300)).expect("worth it");
-        collector.stepped(visited, &space(300), &space(290));
-        assert_eq!(collector.next_step(&space(300)), None);
-        assert_eq!(collector.next_step(&space(580)), None);
-        let visited = collector.next_step(&space(581)).expect("twice as much");
-        collector.stepped(visited, &space(581), &space(200));
-        assert!(
-            collector.next_step(&space(290)).is_some(),
-            "it is worth it again"
-        );
+        let after = |before, after| {
+            let mut collector = Collector::default();
+            let visited = collector.next_step(&space(before)).expect("worth it");
+            collector.stepped(visited, &space(before), &space(after));
+            collector
+        };
+        let worth = |collector: &Collector, garbage| collector.next_step(&space(garbage)).is_some();
+        assert!(!worth(&after(300, 190), 380), "in vain");
+        assert!(worth(&after(300, 190), 381), "twice as much");
+        assert!(!worth(&after(300, 290), 432));
+        assert!(worth(&after(300, 290), 433), "too much of it");
+        assert!(worth(&after(300, 100), 283), "not in vain");
+        assert!(worth(&after(300, 301), 302), "more was erased meanwhile");
     }
 }

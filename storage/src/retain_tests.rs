@@ -283,6 +283,36 @@ fn deleted_records_and_partitions_are_erased_too() {
     });
 }
 
+#[test]
+fn idle_logs_that_keep_their_records_are_not_read_again() {
+    let engine = Arc::new(MemoryEngine::new());
+    let place = Place::on(engine.clone(), START_MS, 300);
+    for index in 0..200 {
+        // Some of them have more than one chunk.
+        for _ in 0..index % 4 {
+            place.append(index, START_MS, 400);
+        }
+    }
+    let policy = Policy::delete(100_000, 1 << 30);
+    assert_eq!(place.retain(policy), 0);
+    let scans = engine.scans();
+    assert!(scans > 0);
+    for _ in 0..10 {
+        place.wait(10_000);
+        assert_eq!(place.retain(policy), 0);
+        place.erase();
+    }
+    assert_eq!(engine.scans(), scans);
+    place.wait(1);
+    let writes = engine.writes();
+    assert!(place.retain(policy) > 0);
+    assert!(
+        engine.writes() - writes <= 3,
+        "150 log starts move together"
+    );
+    assert_eq!((place.start(1), place.start(2), place.start(3)), (1, 2, 3));
+}
+
 /// A batch of the model: where it ends, its greatest timestamp, its size.
 struct Held {
     end: i64,

@@ -30,11 +30,19 @@ const WRITE_BUFFER_BYTES: usize = 32 << 20;
 /// Values from this size on go to blob files, so that compaction and retention touch keys only.
 const MIN_BLOB_BYTES: u64 = 1024;
 
-/// Size of a blob file in a small store; a flush of one write buffer fills several. As the store grows so do the files,
-/// and there are never many more than `BLOB_FILES` of them.
-const BLOB_FILE_BYTES: u64 = 8 << 20;
-const MOST_BLOB_FILE_BYTES: u64 = 256 << 20;
+/// Size of a blob file as long as values die together: a flush of one write buffer fills one.
+const BLOB_FILE_BYTES: u64 = 256 << 20;
+
+/// Least size where a few values stay in files of many that died. A flush writes values in the order of their keys: in
+/// small files one topic's lie mostly together, so that fewer have to be moved. Smaller files cost a tenth to a fifth of
+/// the write rate.
+const LEAST_BLOB_FILE_BYTES: u64 = 8 << 20;
+
+/// The least size grows with the store, so that there are never many more files than this.
 const BLOB_FILES: u64 = 4096;
+
+/// After so many compactions without a collection files become larger again.
+const COMPACTIONS_TO_GROW: u64 = 1024;
 
 /// How the engine uses the machine.
 #[derive(Debug, Clone)]
@@ -59,7 +67,10 @@ pub struct RocksEngine {
     log: DB,
     meta: DB,
     synced: Arc<SyncPoint>,
+    /// Size of new blob files.
     blob_file_bytes: AtomicU64,
+    /// Compactions since the last collection.
+    compactions: AtomicU64,
 }
 
 impl std::fmt::Debug for RocksEngine {
@@ -89,10 +100,12 @@ fn classify(error: &rocksdb::Error) -> EngineError {
     }
 }
 
-/// The size of new blob files in a store that has this many bytes of them.
-fn blob_file_bytes(store_bytes: u64) -> u64 {
-    let fitting = (store_bytes / BLOB_FILES).next_power_of_two();
-    fitting.clamp(BLOB_FILE_BYTES, MOST_BLOB_FILE_BYTES)
+/// The size of new blob files once values had to be moved out of those of `bytes`, in a store of `store_bytes`.
+fn smaller_blob_files(bytes: u64, store_bytes: u64) -> u64 {
+    let least = (store_bytes / BLOB_FILES).next_power_of_two();
+    let half = bytes.min(WRITE_BUFFER_BYTES as u64) / 2;
+    half.max(least)
+        .clamp(LEAST_BLOB_FILE_BYTES, BLOB_FILE_BYTES)
 }
 
 /// Whether files in `dir` can be opened past the page cache; not so on some tmpfs.
@@ -127,7 +140,6 @@ fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     // Big values apart from keys: compaction rewrites keys only. Garbage is collected by retention, never by itself.
     db.set_enable_blob_files(true);
     db.set_min_blob_size(MIN_BLOB_BYTES);
-    // A flush writes values in the order of their keys: in small files one topic's lie mostly together, and go together.
     db.set_blob_file_size(BLOB_FILE_BYTES);
     db.set_enable_blob_gc(false);
     // Sequential catch-up reads want the kernel's read-ahead.
@@ -220,14 +232,13 @@ impl RocksEngine {
             }
             opened => opened?,
         };
-        let engine = Self {
+        Ok(Self {
             log,
             meta,
             synced: Arc::default(),
             blob_file_bytes: AtomicU64::new(BLOB_FILE_BYTES),
-        };
-        engine.fit_blob_files()?;
-        Ok(engine)
+            compactions: AtomicU64::new(0),
+        })
     }
 
     /// Opens what is in `dir` to be read only, and changes nothing there. RocksDB's own log goes to `scratch`.
@@ -256,6 +267,7 @@ impl RocksEngine {
             meta: open("meta", meta_options(), &families)?,
             synced: Arc::default(),
             blob_file_bytes: AtomicU64::new(BLOB_FILE_BYTES),
+            compactions: AtomicU64::new(0),
         })
     }
 
@@ -307,18 +319,13 @@ impl RocksEngine {
             .map_err(|error| classify(&error))
     }
 
-    /// Lets the size of new blob files follow that of the store.
-    fn fit_blob_files(&self) -> Result<(), EngineError> {
-        let fitting = blob_file_bytes(self.number("rocksdb.live-blob-file-size")?);
-        if self.blob_file_bytes.swap(fitting, Ordering::Relaxed) == fitting {
+    fn set_blob_file_bytes(&self, bytes: u64) -> Result<(), EngineError> {
+        if self.blob_file_bytes.swap(bytes, Ordering::Relaxed) == bytes {
             return Ok(());
         }
-        let options = [("blob_file_size", fitting.to_string())];
-        let options = options
-            .each_ref()
-            .map(|(name, value)| (*name, value.as_str()));
+        let bytes = bytes.to_string();
         self.log
-            .set_options(&options)
+            .set_options(&[("blob_file_size", bytes.as_str())])
             .map_err(|error| classify(&error))
     }
 
@@ -508,7 +515,12 @@ impl Engine for RocksEngine {
             self.log
                 .compact_range_opt(Some(from), Some(to), &Self::beside());
         }
-        self.fit_blob_files()
+        if self.compactions.fetch_add(1, Ordering::Relaxed) < COMPACTIONS_TO_GROW {
+            return Ok(());
+        }
+        self.compactions.store(0, Ordering::Relaxed);
+        let larger = 2 * self.blob_file_bytes.load(Ordering::Relaxed);
+        self.set_blob_file_bytes(larger.min(BLOB_FILE_BYTES))
     }
 
     fn collect(&self, oldest_bytes: u64) -> Result<(), EngineError> {
@@ -533,7 +545,11 @@ impl Engine for RocksEngine {
         options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
         self.log
             .compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
-        self.set_blob_gc(None)
+        self.set_blob_gc(None)?;
+        self.compactions.store(0, Ordering::Relaxed);
+        let store_bytes = self.number("rocksdb.live-blob-file-size")?;
+        let bytes = self.blob_file_bytes.load(Ordering::Relaxed);
+        self.set_blob_file_bytes(smaller_blob_files(bytes, store_bytes))
     }
 
     fn space(&self) -> Result<Space, EngineError> {
@@ -601,9 +617,11 @@ mod tests {
     }
 
     #[test]
-    fn blob_files_grow_with_the_store() {
-        let mib = |store_gib: u64| blob_file_bytes(store_gib << 30) >> 20;
-        assert_eq!([0, 1, 32, 33, 100, 2_000].map(mib), [8, 8, 8, 16, 32, 256]);
+    fn blob_files_become_smaller_but_never_too_many() {
+        let smaller =
+            |mib: u64, store_gib: u64| smaller_blob_files(mib << 20, store_gib << 30) >> 20;
+        assert_eq!([256, 32, 16, 8].map(|mib| smaller(mib, 1)), [32, 16, 8, 8]);
+        assert_eq!([33, 100, 2_000].map(|gib| smaller(8, gib)), [16, 32, 256]);
     }
 
     #[test]

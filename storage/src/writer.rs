@@ -3,13 +3,14 @@
 //! and one sync serves all partitions and connections that wrote before it began.
 //!
 //! Here are the commands and the appends of leaders; the thread that syncs has `writer/syncer.rs`, rare changes have
-//! `writer/changes.rs`. Started by `log.rs`; nothing else changes a log. Invariants:
+//! `writer/changes.rs` and `writer/front.rs`. Started by `log.rs`; nothing else changes a log. Invariants:
 //! * plans reach the engine in the order they were made, so that a later plan may build on an earlier one;
 //! * a sync is credited only with what had been written before it began;
 //! * after a failed write or sync everything waiting fails, nothing more is accepted, nothing is retried.
 
 mod changes;
 mod cleaning;
+mod front;
 mod syncer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +20,8 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::changes::{Advance, create_now, stored_next_handle};
+pub(crate) use self::changes::{create_now, stored_next_handle};
+pub(crate) use self::front::Advance;
 pub(crate) use self::syncer::Shared;
 use self::syncer::sync_loop;
 use crate::engine::WriteOps;

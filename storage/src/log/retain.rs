@@ -273,8 +273,10 @@ impl Log {
             }
             engine.compact(from, to)?;
         }
+        let mut before = engine.space()?;
+        // Once over all there is, and no further: what cannot be collected now has to wait.
+        let mut left = before.value_bytes;
         loop {
-            let before = engine.space()?;
             let Some(visited) = collector.next_step(&before).filter(|_| !stopping()) else {
                 return Ok(());
             };
@@ -282,6 +284,11 @@ impl Log {
             let after = engine.space()?;
             collector.stepped(visited, &before, &after);
             tracing::debug!(?before, ?after, visited, "moved values out of old files");
+            left = left.saturating_sub(visited);
+            if left == 0 {
+                return Ok(());
+            }
+            before = after;
         }
     }
 }
