@@ -1,5 +1,5 @@
-//! What becomes of every batch of a log in one cleaning round, pure. Fed by `cleaner.rs` with all batches from the log
-//! start on, in order; it never moves an offset and keeps no batch.
+//! What becomes of every batch of a log in one cleaning round, pure. Fed by `log/cleaner.rs` with all batches that
+//! are stored, in order; it never moves an offset and keeps no batch.
 //!
 //! What stays (Kafka's `Cleaner.shouldRetainRecord` and `checkBatchRetention`):
 //!
@@ -102,6 +102,17 @@ impl Pass {
     /// Takes the aborted transactions that readers need not be told of any more, since the last call.
     pub(crate) fn take_forgotten(&mut self) -> Vec<AbortedTransaction> {
         std::mem::take(&mut self.forgotten)
+    }
+
+    /// A batch goes by that lies before the log start, but is still stored: the marker of its transaction stays, too, so
+    /// that whoever reads all that is stored does not find a transaction without an end.
+    pub(crate) fn pass_over(&mut self, header: &BatchHeader, bytes: &[u8]) {
+        if header.is_control() {
+            let commits = marker(header, bytes).map(|(commits, _)| commits);
+            self.transactions.ended(header, commits);
+        } else {
+            self.transactions.is_aborted(header);
+        }
     }
 
     /// What becomes of the next batch. `bytes` is exactly that batch.

@@ -89,13 +89,15 @@ fn only_a_lag_makes_records_too_young() {
     assert_eq!(too_young_from(&lagging, 1_000), Some(701));
 }
 
+/// Offset, key and value.
+type Record = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// A batch in the log, as the model has it.
 #[derive(Debug, Clone)]
 struct Plain {
     header: BatchHeader,
     bytes: Bytes,
-    /// Offset, key, value.
-    records: Vec<(i64, Option<Vec<u8>>, Option<Vec<u8>>)>,
+    records: Vec<Record>,
     /// Commit or abort.
     marker: Option<bool>,
 }

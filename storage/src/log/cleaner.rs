@@ -319,8 +319,9 @@ struct Mapping {
 #[derive(Debug)]
 struct Filtering {
     pass: Pass,
-    /// Where it begins to read.
+    /// Where it goes on to read.
     next: i64,
+    log_start: i64,
     /// Where the map ends.
     end: i64,
     map_was_full: bool,
@@ -387,7 +388,8 @@ impl Cleaning {
         let producers = std::mem::take(&mut self.producers);
         Phase::Filtering(Filtering {
             pass: Pass::new(map, aborted, producers, self.reach),
-            next: log_start,
+            next: 0,
+            log_start,
             end,
             map_was_full,
         })
@@ -395,8 +397,13 @@ impl Cleaning {
 
     fn filter(&mut self, mut filtering: Filtering) -> Result<Step, StorageError> {
         let mut edits = Vec::new();
+        let log_start = filtering.log_start;
         let pass = &mut filtering.pass;
         let visited = self.visit(filtering.next, filtering.end, &mut |header, bytes| {
+            if header.last_offset() < log_start {
+                pass.pass_over(header, bytes);
+                return Ok(ControlFlow::Continue(()));
+            }
             let new = match pass.batch(header, bytes).map_err(unreadable)? {
                 Fate::Keep => return Ok(ControlFlow::Continue(())),
                 Fate::Replace(new) => Some(new),

@@ -2,8 +2,9 @@
 //! writer (`writer/cleaning.rs`); the rules of what goes are in `compaction.rs`. It never moves an offset of the log.
 //!
 //! A snapshot of the producers comes with the first step of a round, so that recovery never has to read a batch that
-//! was cleaned to know what a producer sent: only a truncation can go back to an older snapshot, and finds what
-//! Kafka's would, the last sequence of every active producer.
+//! was cleaned to know what a producer sent. The older ones go: in what they were followed by, markers of transactions
+//! that they hold for open may be gone. So a truncation to before the snapshot has everything replayed that is left,
+//! which tells the last sequence of every active producer, as in Kafka.
 
 use bytes::Bytes;
 
@@ -113,13 +114,8 @@ impl PartitionState {
     pub(crate) fn plan_cleaning(&mut self, step: &CleaningStep, recount: &Recount) -> WriteOps {
         let mut ops = WriteOps::new();
         let handle = self.handle;
-        if !step.edits.is_empty()
-            && self
-                .snapshots
-                .last()
-                .is_some_and(|newest| *newest < step.until)
-        {
-            self.snapshot(&mut ops);
+        if !step.edits.is_empty() {
+            self.snapshot_beyond(step.until, &mut ops);
         }
         for edit in &step.edits {
             let key = keys::batch(handle, edit.base_offset);
@@ -149,6 +145,21 @@ impl PartitionState {
             );
         }
         ops
+    }
+
+    /// Leaves only snapshots that need no batch before `until`, and one of those at least.
+    fn snapshot_beyond(&mut self, until: i64, ops: &mut WriteOps) {
+        if self.snapshots.first().is_none_or(|oldest| *oldest >= until) {
+            return;
+        }
+        if self.snapshots.last().is_some_and(|newest| *newest < until) {
+            self.snapshot(ops);
+        }
+        self.snapshots.retain(|held| *held >= until);
+        if let Some(oldest) = self.snapshots.first() {
+            let from = keys::producers(self.handle, 0).0;
+            ops.delete_range(Family::Log, from, keys::producers(self.handle, *oldest).0);
+        }
     }
 
     /// The step planned by `plan_cleaning` is written.
