@@ -1,0 +1,427 @@
+//! Reads the files that RocksDB logs to: write-ahead logs (`NNNNNN.log`) and manifests, which share one format.
+//! Called by `proof.rs`, `durable/` and `manifest.rs`; pure over bytes, and RocksDB's own reader stays the one that recovers.
+//!
+//! RocksDB's recovery stops at the first record that it cannot read and says nothing of what lies behind, or steps
+//! over a region of zeros. This reader stops at the first doubt, and then goes on to look whether anything valid
+//! lies behind. The format (RocksDB `db/log_format.h`, `db/write_batch.cc`), numbers little-endian:
+//!
+//! ```text
+//! file      blocks of 32 KiB; a header never spans two, the rest of a block is zeros then
+//! fragment  masked CRC-32C of all after the length:4 | length:2 | type:1 | payload
+//!           types 1..4: full, first, middle, last; 5..8: the same in files that are used again, with the file's
+//!           number:4 after the type, so that fragments of its earlier life are told apart
+//! record    the payloads of a full fragment, or of a first to a last one; in a write-ahead log a write batch:
+//!           sequence:8 | operations:4 | operations
+//! ```
+//!
+//! Every write of the `log` database begins with a note (`PutLogData`) of how far was synced when it was made:
+//! `0x03 | 0x08 | sequence:8`. A record behind a hole so proves what was safe before the hole was there.
+
+/// Files are written in blocks of this size.
+pub const BLOCK_BYTES: usize = 32 << 10;
+
+/// This much of a record's beginning is handed out: enough for a write batch's header and a manifest's numbers.
+pub const HEAD_BYTES: usize = 256;
+
+const HEADER_BYTES: usize = 7;
+const RECYCLABLE_HEADER_BYTES: usize = 11;
+const SECTOR_BYTES: usize = 512;
+const BATCH_HEADER_BYTES: usize = 12;
+const LOG_DATA: u8 = 0x03;
+const MASK_DELTA: u32 = 0xa282_ead8;
+
+/// Why a reader stopped before the end of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The file ends within a record.
+    Cut,
+    /// Zeros where a record should begin.
+    Zeros,
+    /// A fragment of the file's earlier life, before it was used again.
+    Old,
+    /// A checksum does not hold.
+    Checksum,
+    /// A length goes past the end of its block.
+    Length,
+    /// A type that no fragment has.
+    Type,
+    /// A fragment that does not belong to the one before it.
+    Order,
+}
+
+/// Where a reader stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// Where the record begins that cannot be read; everything before is whole.
+    pub at: u64,
+    /// Why it cannot be read.
+    pub reason: Reason,
+    /// Whether it looks as if it had never reached the disk, as after a power cut: a sector of it holds zeros only.
+    /// Bits that changed do not look so. Where nothing valid lies behind it says nothing.
+    pub unwritten: bool,
+}
+
+/// What a reader comes upon, in the order of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen<'a> {
+    /// A whole record in its place.
+    Record {
+        /// Where it begins.
+        at: u64,
+        /// Its first `HEAD_BYTES` at most.
+        head: &'a [u8],
+    },
+    /// A valid fragment behind the point where the reader stopped.
+    Behind {
+        /// Where it begins.
+        at: u64,
+        /// The beginning of its record, if it has it.
+        head: Option<&'a [u8]>,
+    },
+}
+
+/// The beginning of a write batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchHead {
+    /// Sequence number of its first operation.
+    pub sequence: u64,
+    /// Its operations, each with the next sequence number.
+    pub count: u32,
+    /// What was known to be synced when it was written, if it says so.
+    pub synced_to: Option<u64>,
+}
+
+impl BatchHead {
+    /// Reads it from the head of a record.
+    pub fn parse(head: &[u8]) -> Option<Self> {
+        if head.len() < BATCH_HEADER_BYTES {
+            return None;
+        }
+        let synced_to = match head.get(BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + 10) {
+            Some([LOG_DATA, 8, note @ ..]) => u64_at(note, 0),
+            _ => None,
+        };
+        Some(Self {
+            sequence: u64_at(head, 0)?,
+            count: u32_at(head, 8)?,
+            synced_to,
+        })
+    }
+
+    /// The sequence number of the batch after it.
+    pub fn next(&self) -> u64 {
+        self.sequence.saturating_add(u64::from(self.count))
+    }
+}
+
+/// The note that a write batch begins with: `synced_to` is on disk.
+pub fn synced_note(synced_to: u64) -> [u8; 8] {
+    synced_to.to_le_bytes()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at.checked_add(8)?)?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// RocksDB stores checksums masked, so that a checksum over bytes that hold checksums stays a good one.
+pub(crate) fn masked(checksum: u32) -> u32 {
+    checksum.rotate_right(15).wrapping_add(MASK_DELTA)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Full,
+    First,
+    Middle,
+    Last,
+    /// Of no interest here, and nothing that RocksDB would stop at.
+    Other,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Fragment<'a> {
+    kind: Kind,
+    payload: &'a [u8],
+    bytes: usize,
+}
+
+/// The fragment at `at` in a block of file `number`.
+fn fragment(block: &[u8], at: usize, number: u64) -> Result<Fragment<'_>, Reason> {
+    let rest = block.get(at..).unwrap_or_default();
+    if rest.len() < HEADER_BYTES {
+        return Err(Reason::Cut);
+    }
+    let length = usize::from(u16::from_le_bytes([rest[4], rest[5]]));
+    let (kind, header) = match rest[6] {
+        0 if length == 0 => return Err(Reason::Zeros),
+        1 => (Kind::Full, HEADER_BYTES),
+        2 => (Kind::First, HEADER_BYTES),
+        3 => (Kind::Middle, HEADER_BYTES),
+        4 => (Kind::Last, HEADER_BYTES),
+        5 => (Kind::Full, RECYCLABLE_HEADER_BYTES),
+        6 => (Kind::First, RECYCLABLE_HEADER_BYTES),
+        7 => (Kind::Middle, RECYCLABLE_HEADER_BYTES),
+        8 => (Kind::Last, RECYCLABLE_HEADER_BYTES),
+        // Sizes of timestamps, what the file before ended with.
+        10 | 130 => (Kind::Other, HEADER_BYTES),
+        11 | 131 => (Kind::Other, RECYCLABLE_HEADER_BYTES),
+        _ => return Err(Reason::Type),
+    };
+    let bytes = header + length;
+    let Some(whole) = rest.get(..bytes) else {
+        // Only the last block of a file is short.
+        return Err(if block.len() < BLOCK_BYTES {
+            Reason::Cut
+        } else {
+            Reason::Length
+        });
+    };
+    // The file's number is kept in 32 bits.
+    if header == RECYCLABLE_HEADER_BYTES && u32_at(whole, HEADER_BYTES) != Some(number as u32) {
+        return Err(Reason::Old);
+    }
+    if u32_at(whole, 0) != Some(masked(crc32c::crc32c(&whole[6..]))) {
+        return Err(Reason::Checksum);
+    }
+    Ok(Fragment {
+        kind,
+        payload: &whole[header..],
+        bytes,
+    })
+}
+
+/// Whether the damage at `at` looks as if a sector of it had never been written: zeros up to the sector's end, or a
+/// whole sector of zeros. Blocks begin at multiples of a sector's size.
+fn unwritten(block: &[u8], at: usize, reason: Reason) -> bool {
+    let extent = match reason {
+        Reason::Old => return true,
+        Reason::Order => return false,
+        Reason::Checksum => {
+            let length = usize::from(u16::from_le_bytes([block[at + 4], block[at + 5]]));
+            at + HEADER_BYTES + length
+        }
+        Reason::Zeros | Reason::Length | Reason::Type | Reason::Cut => block.len(),
+    };
+    let extent = extent.min(block.len());
+    let mut from = at;
+    while from < extent {
+        let sector_end = ((from / SECTOR_BYTES + 1) * SECTOR_BYTES).min(block.len());
+        if block[from..sector_end].iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        from = sector_end;
+    }
+    false
+}
+
+/// Reads one file, block by block.
+#[derive(Debug)]
+pub struct Scanner {
+    number: u64,
+    /// Where the next block begins.
+    offset: u64,
+    /// Where the record begins whose last fragment did not come yet.
+    open: Option<u64>,
+    head: Vec<u8>,
+    good: u64,
+    stop: Option<Stop>,
+}
+
+impl Scanner {
+    /// A reader of the file with this number.
+    pub fn new(number: u64) -> Self {
+        Self {
+            number,
+            offset: 0,
+            open: None,
+            head: Vec::with_capacity(HEAD_BYTES),
+            good: 0,
+            stop: None,
+        }
+    }
+
+    /// Takes the next block: `BLOCK_BYTES`, fewer only at the end of the file.
+    pub fn block(&mut self, block: &[u8], visit: &mut dyn FnMut(Seen<'_>)) {
+        debug_assert!(block.len() <= BLOCK_BYTES, "a block at a time");
+        let mut at = 0;
+        while self.stop.is_none() && at < block.len() {
+            // What is left of a full block holds no header.
+            if block.len() == BLOCK_BYTES && block.len() - at < HEADER_BYTES {
+                break;
+            }
+            match fragment(block, at, self.number) {
+                Ok(fragment) => {
+                    if self.take(&fragment, self.offset + at as u64, visit) {
+                        at += fragment.bytes;
+                    }
+                }
+                // The rest of a block is zeros where a longer header did not fit.
+                Err(Reason::Zeros)
+                    if block.len() == BLOCK_BYTES && block.len() - at < RECYCLABLE_HEADER_BYTES =>
+                {
+                    break;
+                }
+                Err(reason) => self.stop_at(
+                    self.offset + at as u64,
+                    reason,
+                    unwritten(block, at, reason),
+                ),
+            }
+        }
+        if self.stop.is_some() {
+            self.search(block, at, visit);
+        }
+        self.offset += block.len() as u64;
+    }
+
+    /// Ends the reading: where the last whole record ended, and where it stopped unless it came to the end.
+    pub fn finish(mut self) -> (u64, Option<Stop>) {
+        if self.open.is_some() && self.stop.is_none() {
+            self.stop_at(self.offset, Reason::Cut, true);
+        }
+        (self.good, self.stop)
+    }
+
+    fn stop_at(&mut self, at: u64, reason: Reason, unwritten: bool) {
+        self.stop = Some(Stop {
+            at: self.open.take().unwrap_or(at),
+            reason,
+            unwritten,
+        });
+    }
+
+    /// Takes a valid fragment; false if it stopped there.
+    fn take(&mut self, fragment: &Fragment<'_>, at: u64, visit: &mut dyn FnMut(Seen<'_>)) -> bool {
+        let begins = matches!(fragment.kind, Kind::Full | Kind::First);
+        if fragment.kind != Kind::Other && begins == self.open.is_some() {
+            self.stop_at(at, Reason::Order, false);
+            return false;
+        }
+        if begins {
+            self.head.clear();
+            self.open = Some(at);
+        }
+        let room = HEAD_BYTES - self.head.len();
+        self.head
+            .extend_from_slice(&fragment.payload[..fragment.payload.len().min(room)]);
+        if matches!(fragment.kind, Kind::Full | Kind::Last)
+            && let Some(at) = self.open.take()
+        {
+            visit(Seen::Record {
+                at,
+                head: &self.head,
+            });
+        }
+        if self.open.is_none() {
+            self.good = at + fragment.bytes as u64;
+        }
+        true
+    }
+
+    /// Looks for valid fragments behind the damage, from `at` on at every byte until one is found: lengths cannot
+    /// be trusted there.
+    fn search(&self, block: &[u8], from: usize, visit: &mut dyn FnMut(Seen<'_>)) {
+        let mut at = from;
+        while at + HEADER_BYTES <= block.len() {
+            match fragment(block, at, self.number) {
+                Ok(found) if !found.payload.is_empty() => {
+                    let offset = self.offset + at as u64;
+                    // The fragment that did not fit into its place is no later one.
+                    if self.stop.is_some_and(|stop| offset > stop.at) {
+                        let begins = matches!(found.kind, Kind::Full | Kind::First);
+                        let head = &found.payload[..found.payload.len().min(HEAD_BYTES)];
+                        visit(Seen::Behind {
+                            at: offset,
+                            head: begins.then_some(head),
+                        });
+                    }
+                    at += found.bytes;
+                }
+                _ => at += 1,
+            }
+        }
+    }
+}
+
+/// The beginning of the first write batch of file `number`, of which `block` is the first block; `None` while there
+/// is none.
+pub fn first_batch(block: &[u8], number: u64) -> Option<BatchHead> {
+    let mut at = 0;
+    loop {
+        let found = fragment(block, at, number).ok()?;
+        match found.kind {
+            Kind::Full | Kind::First => return BatchHead::parse(found.payload),
+            Kind::Other => at += found.bytes,
+            Kind::Middle | Kind::Last => return None,
+        }
+    }
+}
+
+/// Writes files as RocksDB does, for tests.
+#[cfg(test)]
+pub(crate) mod writer {
+    use super::*;
+
+    /// Appends `record` to a file.
+    pub(crate) fn append(file: &mut Vec<u8>, record: &[u8], recycled: Option<u64>) {
+        let header = if recycled.is_some() {
+            RECYCLABLE_HEADER_BYTES
+        } else {
+            HEADER_BYTES
+        };
+        let mut rest = record;
+        let mut first = true;
+        loop {
+            let left = BLOCK_BYTES - file.len() % BLOCK_BYTES;
+            if left < header {
+                file.resize(file.len() + left, 0);
+                continue;
+            }
+            let taken = rest.len().min(left - header);
+            let last = taken == rest.len();
+            let kind: u8 = match (first, last) {
+                (true, true) => 1,
+                (true, false) => 2,
+                (false, false) => 3,
+                (false, true) => 4,
+            };
+            let mut checked = vec![kind + if recycled.is_some() { 4 } else { 0 }];
+            if let Some(number) = recycled {
+                checked.extend_from_slice(&(number as u32).to_le_bytes());
+            }
+            checked.extend_from_slice(&rest[..taken]);
+            file.extend_from_slice(&masked(crc32c::crc32c(&checked)).to_le_bytes());
+            file.extend_from_slice(&(taken as u16).to_le_bytes());
+            file.extend_from_slice(&checked);
+            rest = &rest[taken..];
+            first = false;
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// A write batch of `count` operations of which only the note is looked at.
+    pub(crate) fn batch(
+        sequence: u64,
+        count: u32,
+        synced_to: Option<u64>,
+        bytes: usize,
+    ) -> Vec<u8> {
+        let mut batch = sequence.to_le_bytes().to_vec();
+        batch.extend_from_slice(&count.to_le_bytes());
+        if let Some(synced_to) = synced_to {
+            batch.extend_from_slice(&[LOG_DATA, 8]);
+            batch.extend_from_slice(&synced_note(synced_to));
+        }
+        // A value as a client might send it, without runs of zeros.
+        batch.extend((0..bytes).map(|index| (index % 251) as u8 + 1));
+        batch
+    }
+}
