@@ -3,6 +3,8 @@
 
 use thiserror::Error;
 
+use crate::proof::Finding;
+
 /// Trouble below the log: the store itself.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EngineError {
@@ -146,6 +148,20 @@ pub enum OpenError {
         /// Node id in the directory.
         found: i32,
     },
+    /// Data that was safe on disk is missing or damaged, and nobody accepted that.
+    #[error(
+        "data directory {dir} lost what was safe on disk: {}; {}",
+        listed(findings),
+        way_out(*acceptable)
+    )]
+    Lost {
+        /// The directory.
+        dir: String,
+        /// What is missing or damaged.
+        findings: Vec<Finding>,
+        /// Whether the broker could go on without it.
+        acceptable: bool,
+    },
     /// The operating system refused.
     #[error("{what} {path}: {source}")]
     Io {
@@ -157,7 +173,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The store refused.
-    #[error("cannot open the store in {dir}: {source}")]
+    #[error("cannot open the store in {dir}: {source}{}", hint(source))]
     Engine {
         /// The directory.
         dir: String,
@@ -165,6 +181,35 @@ pub enum OpenError {
         source: EngineError,
     },
     /// A partition's log refused.
-    #[error("cannot recover the log: {0}")]
+    #[error("cannot recover the log: {}{}", .0, log_hint(.0))]
     Log(#[from] StorageError),
+}
+
+fn listed(findings: &[Finding]) -> String {
+    let findings: Vec<_> = findings.iter().map(Finding::to_string).collect();
+    findings.join("; ")
+}
+
+fn hint(error: &EngineError) -> &'static str {
+    match error {
+        EngineError::Corruption(_) => {
+            "; restore a backup (`ottla check` tells what else is damaged)"
+        }
+        EngineError::Full(_) | EngineError::Io(_) | EngineError::Failed(_) => "",
+    }
+}
+
+fn log_hint(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Engine(error) => hint(error),
+        _ => "",
+    }
+}
+
+fn way_out(acceptable: bool) -> &'static str {
+    if acceptable {
+        "bring the files back or restore a backup, or go on without what is missing: start once with --accept-loss"
+    } else {
+        "bring the file back or restore a backup"
+    }
 }
