@@ -383,6 +383,37 @@ pub fn parse_chunk(key: &[u8], value: &[u8]) -> Option<Chunk> {
     (chunk.base_offset < chunk.end_offset).then_some(chunk)
 }
 
+/// What kind of key of a partition this is, for people.
+pub fn kind_name(key: &[u8]) -> &'static str {
+    match key.get(4) {
+        Some(&START) => "log start",
+        Some(&BATCH) => "batch",
+        Some(&TIME) => "time index",
+        Some(&PRODUCER) => "producer snapshot",
+        Some(&ABORTED) => "aborted transaction",
+        Some(&EPOCH) => "leader epoch",
+        Some(&CHUNK) => "chunk",
+        _ => "unknown key",
+    }
+}
+
+/// Whether key and value are of a kind that is kept beside batches, with its layout.
+pub fn is_derived(key: &[u8], value: &[u8]) -> bool {
+    match key.get(4) {
+        Some(&START) => key.len() == 5 && parse_start(value).is_some(),
+        Some(&TIME) => parse_time(key).is_some() && value.is_empty(),
+        Some(&PRODUCER) => match parse_producer(key) {
+            Some((_, Some(_))) => parse_producer_value(value).is_some(),
+            Some((_, None)) => parse_producer_end(value).is_some(),
+            None => false,
+        },
+        Some(&ABORTED) => parse_aborted(key, value).is_some(),
+        Some(&EPOCH) => parse_epoch(key, value).is_some(),
+        Some(&CHUNK) => parse_chunk(key, value).is_some(),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
