@@ -1,4 +1,4 @@
-//! Partition logs over a narrow engine; synchronous code with two threads of its own.
+//! Partition logs over a narrow engine; synchronous code with three threads of its own.
 //!
 //! What is safe when (`partition.rs` holds the offsets, `writer.rs` the order):
 //!
@@ -14,12 +14,15 @@
 //! on one node they are equal, through the same code as with followers. Internal topics and metadata are
 //! appended with `flush.messages=1`. What is recovered at open is synced before the high watermark covers it.
 
+pub mod backup;
+pub mod blob;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod crash_tests;
 pub mod directory;
 mod disk;
+pub mod durable;
 pub mod engine;
 pub mod error;
 pub mod keyed;
@@ -27,12 +30,20 @@ pub mod keys;
 pub mod log;
 #[cfg(test)]
 mod log_tests;
+mod manifest;
 pub mod memory;
 pub mod partition;
 #[cfg(test)]
 mod producer_limit_tests;
 pub mod producers;
+pub mod proof;
+#[cfg(test)]
+mod proof_tests;
 mod recovery;
 pub mod rocks;
+pub mod verify;
 pub mod waiters;
+pub mod wal;
+#[cfg(test)]
+mod wal_tests;
 mod writer;

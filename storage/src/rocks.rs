@@ -6,8 +6,10 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, ErrorKind, Options, ReadOptions,
     WriteBatch, WriteOptions,
@@ -15,8 +17,10 @@ use rocksdb::{
 use rustix::fs::{Mode, OFlags};
 
 use crate::disk::{Disk, Syncs};
+use crate::durable::keeper::SyncPoint;
 use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
 use crate::error::EngineError;
+use crate::wal;
 
 /// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;
@@ -46,6 +50,7 @@ impl Default for RocksOptions {
 pub struct RocksEngine {
     log: DB,
     meta: DB,
+    synced: Arc<SyncPoint>,
 }
 
 impl std::fmt::Debug for RocksEngine {
@@ -64,6 +69,8 @@ fn classify(error: &rocksdb::Error) -> EngineError {
         return EngineError::Full(text.to_owned());
     }
     match error.kind() {
+        // A file that RocksDB counts on is never removed by anything that runs here.
+        _ if text.contains("No such file") => EngineError::Corruption(text.to_owned()),
         ErrorKind::Corruption => EngineError::Corruption(text.to_owned()),
         _ => EngineError::Io(text.to_owned()),
     }
@@ -132,6 +139,15 @@ fn meta_options() -> Options {
     db
 }
 
+fn open_meta(dir: &Path) -> Result<DB, EngineError> {
+    let options = meta_options();
+    let families = Family::ALL.iter().filter(|family| !family.in_log());
+    let families = std::iter::once("default")
+        .chain(families.map(|family| family.name()))
+        .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+    DB::open_cf_descriptors(&options, dir.join("meta"), families).map_err(|error| classify(&error))
+}
+
 impl RocksEngine {
     /// Opens or creates `dir/log` and `dir/meta`.
     ///
@@ -160,18 +176,70 @@ impl RocksEngine {
         let only = ColumnFamilyDescriptor::new(Family::Log.name(), log_options.clone());
         let log = DB::open_cf_descriptors(&log_options, dir.join("log"), [only])
             .map_err(|error| classify(&error))?;
-        let meta_options = meta_options();
-        let families = std::iter::once("default")
-            .chain(
-                Family::ALL
-                    .iter()
-                    .filter(|family| !family.in_log())
-                    .map(|family| family.name()),
-            )
-            .map(|name| ColumnFamilyDescriptor::new(name, meta_options.clone()));
-        let meta = DB::open_cf_descriptors(&meta_options, dir.join("meta"), families)
-            .map_err(|error| classify(&error))?;
-        Ok(Self { log, meta })
+        let meta = match open_meta(dir) {
+            // Views only: they are made again from the log.
+            Err(EngineError::Corruption(why)) => {
+                tracing::warn!(why, "views are damaged and made again from the log");
+                std::fs::remove_dir_all(dir.join("meta"))
+                    .and_then(|()| std::fs::create_dir(dir.join("meta")))
+                    .and_then(|()| syncs.folder(dir))
+                    .map_err(|error| EngineError::Io(format!("{}: {error}", dir.display())))?;
+                open_meta(dir)?
+            }
+            opened => opened?,
+        };
+        Ok(Self {
+            log,
+            meta,
+            synced: Arc::default(),
+        })
+    }
+
+    /// Opens what is in `dir` to be read only, and changes nothing there. RocksDB's own log goes to `scratch`.
+    ///
+    /// # Errors
+    /// What RocksDB says, classified.
+    pub fn open_read_only(
+        dir: &Path,
+        scratch: &Path,
+        options: &RocksOptions,
+    ) -> Result<Self, EngineError> {
+        let open = |name: &str, mut options: Options, families: &[&str]| {
+            options.create_if_missing(false);
+            options.set_db_log_dir(scratch);
+            DB::open_cf_for_read_only(&options, dir.join(name), families, false)
+                .map_err(|error| classify(&error))
+        };
+        let families: Vec<_> = Family::ALL
+            .iter()
+            .filter(|family| !family.in_log())
+            .map(|family| family.name())
+            .chain(["default"])
+            .collect();
+        Ok(Self {
+            log: open("log", log_options(options, false), &[Family::Log.name()])?,
+            meta: open("meta", meta_options(), &families)?,
+            synced: Arc::default(),
+        })
+    }
+
+    /// Copies both databases to folders of `target`, `meta` first: links to files that never change, copies of
+    /// others. What is in memory is flushed before.
+    ///
+    /// # Errors
+    /// What RocksDB says, classified.
+    pub fn checkpoint(&self, target: &Path) -> Result<(), EngineError> {
+        for (db, name) in [(&self.meta, "meta"), (&self.log, "log")] {
+            Checkpoint::new(db)
+                .and_then(|checkpoint| checkpoint.create_checkpoint(target.join(name)))
+                .map_err(|error| classify(&error))?;
+        }
+        Ok(())
+    }
+
+    /// How far the log is synced, for the keeper of the `durable` file.
+    pub fn sync_point(&self) -> Arc<SyncPoint> {
+        self.synced.clone()
     }
 
     /// Moves what is in memory to files, and merges the files.
@@ -217,7 +285,11 @@ impl Engine for RocksEngine {
             "a write belongs to one database"
         );
         // Key, value and a few bytes of header and lengths for each operation.
-        let mut batch = WriteBatch::with_capacity_bytes(ops.bytes() + 16 + ops.ops().len() * 16);
+        let mut batch = WriteBatch::with_capacity_bytes(ops.bytes() + 32 + ops.ops().len() * 16);
+        if in_log {
+            // Goes to the write-ahead log only: should there be a hole before it one day, it tells what was safe.
+            batch.put_log_data(wal::synced_note(self.synced.sequence()));
+        }
         for op in ops.ops() {
             match op {
                 Op::Put { family, key, value } if family.in_log() => batch.put(key, value),
@@ -240,7 +312,13 @@ impl Engine for RocksEngine {
     }
 
     fn sync(&self) -> Result<(), EngineError> {
-        self.log.flush_wal(true).map_err(|error| classify(&error))
+        let written = self.log.latest_sequence_number();
+        self.log.flush_wal(true).map_err(|error| {
+            self.synced.failed();
+            classify(&error)
+        })?;
+        self.synced.reached(written);
+        Ok(())
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
@@ -323,13 +401,16 @@ impl Engine for RocksEngine {
             ("background_errors", "rocksdb.background-errors"),
             ("blob_bytes", "rocksdb.total-blob-file-size"),
         ];
-        PROPERTIES
-            .iter()
-            .filter_map(|(name, property)| {
-                let value = self.log.property_int_value(*property).ok().flatten()?;
-                Some((*name, value))
-            })
-            .collect()
+        let of_rocks = PROPERTIES.iter().filter_map(|(name, property)| {
+            let value = self.log.property_int_value(*property).ok().flatten()?;
+            Some((*name, value))
+        });
+        let of_proof = [
+            ("synced_sequence", self.synced.sequence()),
+            ("proven_sequence", self.synced.proven()),
+            ("failed_slots", self.synced.failed_slots()),
+        ];
+        of_rocks.chain(of_proof).collect()
     }
 }
 
