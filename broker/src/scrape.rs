@@ -25,6 +25,7 @@ use crate::metrics::{
     PartitionFacts, PartitionSource,
 };
 use crate::partitions::{LocalTopic, Partitions};
+use crate::scrub;
 
 /// How long a scrape waits for the groups' tasks; less than the metrics listener gives it when the broker stops.
 const GROUPS_DEADLINE: Duration = Duration::from_millis(250);
@@ -47,6 +48,16 @@ pub struct Parts {
     pub log_dir: PathBuf,
     /// The runtime that serves requests.
     pub runtime: runtime::Handle,
+    /// What the scrub found.
+    pub scrub: Arc<scrub::Counts>,
+}
+
+/// How long the workers of the runtime were busy so far, all together, and how many there are.
+pub fn busy(runtime: &runtime::Handle) -> (Duration, usize) {
+    let metrics = runtime.metrics();
+    let threads = metrics.num_workers();
+    let busy = (0..threads).map(|worker| metrics.worker_total_busy_duration(worker));
+    (busy.sum(), threads)
 }
 
 /// The broker as scrapes see it.
@@ -264,19 +275,18 @@ impl GroupSource for Scrape {
 
 impl EngineSource for Scrape {
     fn properties(&self) -> Vec<(&'static str, u64)> {
-        self.parts.log.properties()
+        let mut properties = self.parts.log.properties();
+        properties.extend(self.parts.scrub.properties());
+        properties
     }
 }
 
 impl HostSource for Scrape {
     fn busy_time(&self) -> BusyTime {
-        let metrics = self.parts.runtime.metrics();
-        let threads = metrics.num_workers();
+        let (busy, threads) = busy(&self.parts.runtime);
         BusyTime {
             at: self.parts.env.monotonic(),
-            busy: (0..threads)
-                .map(|worker| metrics.worker_total_busy_duration(worker))
-                .sum(),
+            busy,
             threads,
         }
     }

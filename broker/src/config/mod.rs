@@ -17,6 +17,7 @@ pub mod value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 pub use dynamic::{BrokerScope, DynamicConfig, LiveConfig};
 pub use listeners::{Listener, SecurityProtocol};
@@ -79,6 +80,8 @@ pub struct Config {
     pub max_producers_per_partition: usize,
     /// `transaction.max.timeout.ms`
     pub transaction_max_timeout_ms: i32,
+    /// `log.scrub.interval.ms`; zero: never.
+    pub log_scrub_interval: Duration,
     /// `offsets.topic.num.partitions`
     pub offsets_topic_num_partitions: i32,
     /// `group.*` and `offset*.*`; `max_groups` is of all shards together.
@@ -137,6 +140,7 @@ impl Config {
             max_request_partition_size_limit: values.number("max.request.partition.size.limit"),
             max_producers_per_partition: values.number("max.producers.per.partition"),
             transaction_max_timeout_ms: values.number("transaction.max.timeout.ms"),
+            log_scrub_interval: Duration::from_millis(values.number("log.scrub.interval.ms")),
             offsets_topic_num_partitions: values.number("offsets.topic.num.partitions"),
             groups: group_config(&values),
             values,

@@ -174,6 +174,9 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("log.dir", List, "./ottla-data", "Directory of all data; log.dirs goes before it.")
         .differs("the folder it was started in, instead of /tmp, which many systems empty at boot"),
     Row::without_default("log.dirs", List, "Directory of all data; more than one is refused."),
+    Row::new("log.scrub.interval.ms", Long, "604800000", "How long after a pass of the scrub, which reads and checks everything stored, the next one begins; 0: never.")
+        .bounds(Bounds::AtLeast(0))
+        .differs("not a property of Kafka, which finds damage when somebody reads it"),
     Row::new("metrics.listener", Text, "127.0.0.1:9404", "Address of /metrics, /healthz and /readyz; empty switches them off.")
         .differs("not a property of Kafka"),
     Row::new("metrics.detail", Text, "partition", "How many series /metrics has: those of single partitions too, of topics and groups only, or of the cluster only.")

@@ -288,12 +288,24 @@ families! {
         "Errors of flushes and compactions since the store was opened.";
     ROCKSDB_BLOB_BYTES: Gauge "ottla_rocksdb_blob_bytes"
         "Bytes of blob files.";
+    SYNCED_SEQUENCE: Gauge "ottla_log_synced_sequence"
+        "The store's sequence number up to which everything is synced.";
+    PROVEN_SEQUENCE: Gauge "ottla_log_proven_sequence"
+        "The same as the durable file has it, at most 100 ms behind.";
+    FAILED_SLOTS: Gauge "ottla_durable_write_failures"
+        "Times the durable file could not be written since the start.";
+    SCRUBBED_BYTES: Counter "ottla_scrub_bytes_total"
+        "Bytes of record batches that the scrub has read and checked since the start.";
+    SCRUB_DAMAGES: Gauge "ottla_scrub_damages"
+        "Damages that the scrub found in its last pass, or so far in the one that runs; alarm when it is not 0.";
+    SCRUB_LAST_PASS: Gauge "ottla_scrub_last_pass_timestamp_seconds"
+        "When the last full pass of the scrub ended, in seconds since 1970; 0 before the first one.";
     ENGINE_PROPERTY: Gauge "ottla_engine_property"
         "Values of the storage engine that have no name of their own here.";
 }
 
 /// The properties the RocksDB engine reports, by the engine's name for them.
-pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 8] = [
+pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 14] = [
     ("memtable_bytes", &ROCKSDB_MEMTABLE_BYTES),
     ("immutable_memtables", &ROCKSDB_IMMUTABLE_MEMTABLES),
     ("running_flushes", &ROCKSDB_RUNNING_FLUSHES),
@@ -302,6 +314,12 @@ pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 8] = [
     ("write_stopped", &ROCKSDB_WRITE_STOPPED),
     ("background_errors", &ROCKSDB_BACKGROUND_ERRORS),
     ("blob_bytes", &ROCKSDB_BLOB_BYTES),
+    ("synced_sequence", &SYNCED_SEQUENCE),
+    ("proven_sequence", &PROVEN_SEQUENCE),
+    ("failed_slots", &FAILED_SLOTS),
+    ("scrubbed_bytes", &SCRUBBED_BYTES),
+    ("scrub_damages", &SCRUB_DAMAGES),
+    ("scrub_last_pass", &SCRUB_LAST_PASS),
 ];
 
 #[cfg(test)]
