@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod driver;
 pub mod env;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod partitions;
 pub mod rate_limit;
 pub mod router;
 pub mod scrape;
+pub mod scrub;
 pub mod server;
 pub mod timers;
 pub mod topic_config;
@@ -32,8 +34,10 @@ use std::time::Duration;
 use ottla_coordinator::metadata::{Command, MetadataError, Reply};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::directory::{DataDirectory, Identity};
+use ottla_storage::durable::keeper::Keeper;
 use ottla_storage::error::{EngineError, OpenError, StorageError};
 use ottla_storage::log::{Log, Observer};
+use ottla_storage::proof::{OnLoss, Proof};
 use ottla_storage::rocks::{RocksEngine, RocksOptions};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -56,6 +60,7 @@ use crate::partitions::Partitions;
 use crate::rate_limit::RateLimit;
 use crate::router::Listener;
 use crate::scrape::Scrape;
+use crate::scrub::Scrub;
 use crate::server::Connections;
 
 /// Decompressions at once, over all connections.
@@ -89,6 +94,9 @@ pub enum StartError {
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// The socket for `ottla backup` cannot be made.
+    #[error("cannot make the control socket in the data directory: {0}")]
+    Control(io::Error),
     /// The data directory cannot be used.
     #[error(transparent)]
     Directory(#[from] OpenError),
@@ -275,6 +283,8 @@ pub struct Running {
     pub storage_lost: CancellationToken,
     health: Arc<Health>,
     directory: DataDirectory,
+    keeper: Keeper,
+    scrub: Scrub,
     tasks: TaskTracker,
     stop: CancellationToken,
     machines: Vec<JoinHandle<()>>,
@@ -312,11 +322,12 @@ async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
 }
 
 /// Starts a broker: ports first, so that nothing on disk changes when one is in use; then the data directory,
-/// the log, the metadata, the registration; then it serves.
+/// the log, the metadata, the registration; then it serves. `on_loss` says what to do when the directory lost what
+/// was safe in it.
 ///
 /// # Errors
 /// See `StartError`.
-pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
+pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let mut sockets = Vec::new();
     for listener in &config.listeners {
@@ -372,7 +383,8 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         health: health.clone(),
         storage_lost: storage_lost.clone(),
     };
-    let log = open_log(&config, &directory, env, watcher)?;
+    let proof = prove(&directory, on_loss)?;
+    let (engine, log, keeper) = open_log(&config, &directory, env, watcher)?;
     directory.begin()?;
     let partitions = Arc::new(Partitions::default());
     let stop_machines = CancellationToken::new();
@@ -432,7 +444,8 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         decompressions: Arc::new(Semaphore::new(DECOMPRESSIONS)),
         broker_epoch: AtomicI64::new(-1),
     });
-    register(&broker, directory.was_unclean()).await?;
+    let lost = !proof.findings.is_empty();
+    register(&broker, directory.was_unclean() || lost).await?;
     let loaded = broker.groups.reconcile(&broker.metadata).await;
     broker.supervisor.watch(loaded);
     let supervisor = broker.supervisor.clone();
@@ -444,6 +457,23 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
                 supervisor.watch(started);
             }),
     );
+    let runtime = tokio::runtime::Handle::current();
+    let scrub = Scrub::start(scrub::Parts {
+        engine: engine.clone(),
+        log: broker.log.clone(),
+        partitions: broker.partitions.clone(),
+        env,
+        interval: broker.config.log_scrub_interval,
+        busy: Box::new(move || scrape::busy(&runtime)),
+    })
+    .map_err(StartError::Thread)?;
+    let control = control::bind(directory.path()).map_err(StartError::Control)?;
+    tasks.spawn(control::serve(
+        control,
+        engine,
+        directory.path().to_owned(),
+        stop.clone(),
+    ));
     let scrape = Arc::new(Scrape::new(scrape::Parts {
         partitions: broker.partitions.clone(),
         metadata: broker.metadata.clone(),
@@ -453,6 +483,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         node_id: broker.identity.node_id,
         log_dir: directory.path().to_owned(),
         runtime: tokio::runtime::Handle::current(),
+        scrub: scrub.counts(),
     }));
     broker.metrics.watch_partitions(&scrape);
     broker.metrics.watch_engine(&scrape);
@@ -485,6 +516,8 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         storage_lost,
         health,
         directory,
+        keeper,
+        scrub,
         tasks,
         stop,
         machines: vec![tokio::spawn(machine)],
@@ -501,12 +534,27 @@ fn open_directory(config: &Config, env: Env) -> Result<DataDirectory, OpenError>
     })
 }
 
+/// Looks whether all is there that was safe on disk, and makes the directory one that opens without a hole.
+fn prove(directory: &DataDirectory, on_loss: OnLoss) -> Result<Proof, OpenError> {
+    let dir = directory.path();
+    let proof = Proof::examine(dir)?;
+    if proof.unproven {
+        tracing::warn!(dir = %dir.display(), "there is no durable file: whether anything is missing cannot be told");
+    }
+    proof.judge(dir, on_loss)?;
+    for finding in &proof.findings {
+        tracing::warn!(%finding, "a loss is accepted");
+    }
+    proof.prepare(dir)?;
+    Ok(proof)
+}
+
 fn open_log(
     config: &Config,
     directory: &DataDirectory,
     env: Env,
     watcher: Watcher,
-) -> Result<Log, OpenError> {
+) -> Result<(Arc<RocksEngine>, Log, Keeper), OpenError> {
     let options = RocksOptions {
         memory_budget_bytes: config.memory_budget_bytes,
         ..RocksOptions::default()
@@ -516,18 +564,20 @@ fn open_log(
             dir: directory.path().display().to_string(),
             source,
         })?;
-    let node_id = directory.identity().node_id;
-    Ok(Log::open_limited(
-        Arc::new(engine),
-        node_id,
+    let engine = Arc::new(engine);
+    let log = Log::open_limited(
+        engine.clone(),
+        directory.identity().node_id,
         config.max_producers_per_partition,
         Arc::new(env),
         Arc::new(watcher),
-    )?)
+    )?;
+    let keeper = Keeper::start(directory.path(), engine.sync_point())?;
+    Ok((engine, log, keeper))
 }
 
 /// Registers this start: raises the broker epoch and, after an unclean stop, the leader epoch of every
-/// partition here, before anything is served (KIP-320).
+/// partition here, before anything is served (KIP-320). So does a loss.
 async fn register(broker: &Broker, unclean: bool) -> Result<(), StartError> {
     if unclean {
         tracing::info!("the last stop was not clean: leader epochs are raised");
@@ -592,6 +642,27 @@ async fn expire_producers(broker: Arc<Broker>, stop: CancellationToken) {
     }
 }
 
+impl StartError {
+    /// Whether data is missing or damaged that was safe on disk.
+    pub fn is_data_lost(&self) -> bool {
+        let damaged = |error: &StorageError| {
+            matches!(
+                error,
+                StorageError::Engine(EngineError::Corruption(_)) | StorageError::InvalidBatch(_)
+            )
+        };
+        match self {
+            Self::Directory(OpenError::Lost { .. })
+            | Self::Directory(OpenError::Engine {
+                source: EngineError::Corruption(_),
+                ..
+            }) => true,
+            Self::Directory(OpenError::Log(error)) | Self::Metadata(error) => damaged(error),
+            _ => false,
+        }
+    }
+}
+
 impl Running {
     /// Stops: no new connections, answers for what was begun, producer snapshots, a last sync, and the mark of a
     /// clean stop.
@@ -609,12 +680,16 @@ impl Running {
         {
             tracing::warn!(left = self.tasks.len(), "connections did not end in time");
         }
+        self.scrub.stop();
         self.stop_machines.cancel();
         for machine in self.machines {
             // How it ended was told by `supervise`.
             let _ = machine.await;
         }
-        self.broker.log.close().await.map_err(StartError::Close)?;
+        let closed = self.broker.log.close().await;
+        // What was synced is safe whatever else went wrong.
+        self.keeper.stop();
+        closed.map_err(StartError::Close)?;
         Ok(self.directory.close()?)
     }
 }

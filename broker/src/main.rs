@@ -1,7 +1,7 @@
 //! The `ottla` binary: command line, logging, signals and exit codes; everything else is in the library.
 //!
 //! Exit codes: 0 after a clean stop, 1 when something unforeseen went wrong, 2 when the operator has to change
-//! something before a start, 4 when storage failed while serving and only a new start can tell what is safe. Client
+//! something before a start, 3 when data is missing or damaged that was safe on disk, 4 when storage failed while serving and only a new start can tell what is safe. Client
 //! commands end with the codes of `cli::failure`; `ottla --help` has all of them.
 
 use std::io::{IsTerminal, Write};
@@ -12,6 +12,7 @@ use ottla::cli::{self, Cli, Command, LogFormat, ServeArgs};
 use ottla::config::Config;
 use ottla::env::Env;
 use ottla::{Running, StartError, start};
+use ottla_storage::proof::OnLoss;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
             }
         },
         Command::Serve(args) => serve(&args),
+        Command::Check(args) => cli::check::run(&args),
+        Command::Backup(args) => cli::backup::run(&args),
         Command::Client(command) => cli::run::run(&command),
     }
 }
@@ -67,10 +70,15 @@ fn serve(args: &ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(run(loaded.config))
+    let on_loss = if args.accept_loss {
+        OnLoss::Accept
+    } else {
+        OnLoss::Refuse
+    };
+    runtime.block_on(run(loaded.config, on_loss))
 }
 
-async fn run(config: Config) -> ExitCode {
+async fn run(config: Config, on_loss: OnLoss) -> ExitCode {
     let (mut term, mut int) = match (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -81,7 +89,7 @@ async fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let running = match start(config, Env::system()).await {
+    let running = match start(config, Env::system(), on_loss).await {
         Ok(running) => running,
         Err(error) => {
             cli::complain(&error);
@@ -112,9 +120,13 @@ async fn run(config: Config) -> ExitCode {
 }
 
 fn exit_code(error: &StartError) -> u8 {
+    if error.is_data_lost() {
+        return cli::EXIT_DATA_LOST;
+    }
     match error {
         StartError::Listen { .. } | StartError::Directory(_) => cli::EXIT_USAGE,
         StartError::Thread(_)
+        | StartError::Control(_)
         | StartError::Metadata(_)
         | StartError::Register(_)
         | StartError::Close(_) => 1,
@@ -127,6 +139,7 @@ fn exit_code_at_stop(error: &StartError) -> u8 {
         StartError::Close(_) => EXIT_STORAGE_LOST,
         StartError::Listen { .. }
         | StartError::Thread(_)
+        | StartError::Control(_)
         | StartError::Directory(_)
         | StartError::Metadata(_)
         | StartError::Register(_) => 1,
