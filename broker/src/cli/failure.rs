@@ -24,6 +24,8 @@ pub enum Kind {
     Unreachable,
     /// Nobody: who reads our output has seen enough.
     OutputClosed,
+    /// It was said already, and the exit code is all that is left.
+    Said(u8),
 }
 
 /// A command's end without success.
@@ -53,6 +55,16 @@ impl Failure {
     /// No broker, or no answer.
     pub fn unreachable(text: impl Display) -> Self {
         Self::new(Kind::Unreachable, text)
+    }
+
+    /// Everything was said; the process ends with this code.
+    pub fn ended(exit_code: u8) -> Self {
+        Self::new(Kind::Said(exit_code), "")
+    }
+
+    /// Whether nothing is left to be said.
+    pub fn is_said(&self) -> bool {
+        matches!(self.kind, Kind::Said(_))
     }
 
     /// The broker answered with an error code, and perhaps a message of its own.
@@ -92,6 +104,7 @@ impl Failure {
             Kind::Refused => EXIT_REFUSED,
             Kind::Unreachable => EXIT_UNREACHABLE,
             Kind::OutputClosed => 0,
+            Kind::Said(exit_code) => exit_code,
         }
     }
 

@@ -2,9 +2,11 @@
 //! README's tables true.
 //!
 //! Called by `main` only. Usage errors end the process with exit code 2 inside clap. This file has the definition of
-//! the whole and of `serve`; each client command has a file with its options and its work. They are clients of any
-//! Kafka cluster and never look into a data directory. `complain` is how `main` ends in failure.
+//! the whole and of `serve`; each command has a file with its options and its work. The client commands are clients of
+//! any Kafka cluster and never look into a data directory; `check` and `backup` do nothing else. `complain` is how `main` ends in failure.
 
+pub mod backup;
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod consume;
@@ -31,15 +33,20 @@ use run::Common;
 /// The exit code for bad usage, bad config and whatever else the operator has to change before a start.
 pub const EXIT_USAGE: u8 = 2;
 
+/// The exit code when data is missing or damaged that was safe on disk.
+pub const EXIT_DATA_LOST: u8 = 3;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; serve: stopped cleanly
   1  the broker refused, what was named does not exist, or doctor found something wrong
   2  the command line or the configuration has to be changed
-  3  no broker could be reached, or none answered in time
+  3  no broker could be reached, or none answered in time; serve, check: data that was safe on disk is missing or
+     damaged
   4  serve only: storage failed, and a new start can tell what is safe
 
-The client commands work with any Kafka cluster: --bootstrap HOST:PORT or OTTLA_BOOTSTRAP says which.";
+The commands but serve, check and backup work with any Kafka cluster: --bootstrap HOST:PORT or OTTLA_BOOTSTRAP says
+which.";
 
 /// A Kafka-wire-compatible broker in one binary, and clients for any Kafka cluster.
 #[derive(Debug, Parser)]
@@ -55,6 +62,10 @@ pub struct Cli {
 pub enum Command {
     /// Serve Kafka clients until told to stop; without options on 127.0.0.1:9092, data in ./ottla-data
     Serve(ServeArgs),
+    /// Look for damage in a data directory that no broker runs on; changes nothing
+    Check(check::CheckArgs),
+    /// Copy a data directory, in use or not, to a folder that a broker can start from
+    Backup(backup::BackupArgs),
     /// What clients do.
     #[command(flatten)]
     Client(ClientCommand),
@@ -100,6 +111,9 @@ pub struct ServeArgs {
     /// Set one property, over the file and over KAFKA_* variables; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
+    /// Start although data that was safe on disk is missing: go on without it
+    #[arg(long)]
+    pub accept_loss: bool,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -131,7 +145,7 @@ pub fn complain(why: &dyn Display) {
     eprintln!("ottla: {}", on_one_line(&why.to_string()));
 }
 
-fn on_one_line(text: &str) -> String {
+pub(crate) fn on_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {

@@ -179,6 +179,63 @@ impl Default for Progress {
     }
 }
 
+/// How much of a known number of bytes is done: a bar on a terminal, elsewhere a line for each tenth. On standard error.
+pub struct Bar {
+    progress: Progress,
+    total: u64,
+    done: u64,
+    told: u64,
+}
+
+impl Bar {
+    const WIDTH: u64 = 30;
+
+    /// Begins now, with nothing done.
+    pub fn new(total: u64) -> Self {
+        Self {
+            progress: Progress::new(),
+            total: total.max(1),
+            done: 0,
+            told: 0,
+        }
+    }
+
+    /// So many bytes more are done.
+    pub fn passed(&mut self, bytes: u64) {
+        self.done += bytes;
+        let (done, total) = (self.done.min(self.total), self.total);
+        if self.progress.terminal {
+            self.progress.show(|seconds| bar(done, total, seconds));
+            return;
+        }
+        let tenths = done * 10 / total;
+        if tenths > self.told {
+            self.told = tenths;
+            remark(format_args!("{} % of {}", tenths * 10, size(total)));
+        }
+    }
+
+    /// All is done, or there is no more to do; wipes the bar.
+    pub fn end(&mut self) {
+        self.passed(self.total);
+        self.progress.end();
+    }
+}
+
+fn bar(done: u64, total: u64, seconds: f64) -> String {
+    let filled = (done as u128 * u128::from(Bar::WIDTH) / u128::from(total.max(1))) as usize;
+    let rate = done as f64 / seconds.max(0.001);
+    format!(
+        "[{}{}] {:>3} %  {} of {}, {}/s",
+        "#".repeat(filled),
+        "-".repeat(Bar::WIDTH as usize - filled),
+        u128::from(done) * 100 / u128::from(total.max(1)),
+        size(done),
+        size(total),
+        size(rate as u64)
+    )
+}
+
 /// Bytes for people.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -213,6 +270,16 @@ mod tests {
             table.to_text(),
             "TOPIC   LAG  HOST\na        10  x\\ny\nlonger    -\n"
         );
+    }
+
+    #[test]
+    fn a_bar_fills_from_nothing_to_all() {
+        let begun = bar(0, 2048, 1.0);
+        assert!(begun.starts_with("[------------------------------]   0 %  0 B of 2.0 KiB"));
+        let half = bar(1024, 2048, 2.0);
+        assert!(half.starts_with("[###############---------------]  50 %"));
+        assert!(half.ends_with("1.0 KiB of 2.0 KiB, 512 B/s"), "{half}");
+        assert!(bar(2048, 2048, 1.0).starts_with("[##############################] 100 %"));
     }
 
     #[test]
