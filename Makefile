@@ -75,11 +75,12 @@ fuzz: setup-build ## fuzz each target for SECONDS_EACH (default 60)
 	scripts/fuzz $(or $(SECONDS_EACH),60)
 
 .PHONY: soak
-soak: setup-build setup-clients ## long runs: 10 minutes per fuzz target, the restart run OTTLA_RESTART_ROUNDS times (default 10), groups for OTTLA_STORM_SECONDS (600)
+soak: setup-build setup-clients ## long runs: 10 minutes per fuzz target, the restart run OTTLA_RESTART_ROUNDS times (default 10), groups for OTTLA_STORM_SECONDS (600), OTTLA_DAMAGES (200) damages
 	cargo build --release --locked -p ottla
 	scripts/fuzz 600
 	OTTLA_RESTART_ROUNDS=$(or $(OTTLA_RESTART_ROUNDS),10) cargo test --release --locked -p ottla-integration-tests --test restart -- --test-threads=1 --nocapture
 	OTTLA_STORM_SECONDS=$(or $(OTTLA_STORM_SECONDS),600) cargo test --release --locked -p ottla-integration-tests --test restart_groups -- --nocapture
+	OTTLA_DAMAGES=$(or $(OTTLA_DAMAGES),200) cargo test --release --locked -p ottla-integration-tests --test damages -- --nocapture
 
 .PHONY: bench
 bench: setup-build setup-bench ## Ottla and Apache Kafka under the same load, ratios to docs/BENCHMARKS.md (scripts/bench -h tells more)

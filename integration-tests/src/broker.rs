@@ -63,24 +63,7 @@ impl Broker {
 
     /// The same with more than properties.
     pub fn launch(folder: &Path, launch: &Launch<'_>) -> Broker {
-        let owned = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.to_string()))
-                .collect()
-        };
-        let mut broker = Broker {
-            process: None,
-            host: "127.0.0.1".to_owned(),
-            port: 0,
-            metrics_port: None,
-            folder: folder.to_owned(),
-            properties: owned(launch.properties),
-            args: launch.args.iter().map(|arg| arg.to_string()).collect(),
-            env: owned(launch.env),
-            allowed: Vec::new(),
-            earlier_log: Vec::new(),
-        };
+        let mut broker = Broker::unstarted(folder, launch);
         if let Ok(bootstrap) = std::env::var("OTTLA_TEST_BOOTSTRAP") {
             let (host, port) = bootstrap
                 .rsplit_once(':')
@@ -91,6 +74,27 @@ impl Broker {
             broker.spawn();
         }
         broker
+    }
+
+    fn unstarted(folder: &Path, launch: &Launch<'_>) -> Broker {
+        let owned = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect()
+        };
+        Broker {
+            process: None,
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+            metrics_port: None,
+            folder: folder.to_owned(),
+            properties: owned(launch.properties),
+            args: launch.args.iter().map(|arg| arg.to_string()).collect(),
+            env: owned(launch.env),
+            allowed: Vec::new(),
+            earlier_log: Vec::new(),
+        }
     }
 
     /// The port clients connect to.
@@ -159,6 +163,22 @@ impl Broker {
         status
     }
 
+    /// As [`Broker::start`], unless the broker refuses: then its exit code and what it said on standard error.
+    pub fn start_or_refused(
+        folder: &Path,
+        launch: &Launch<'_>,
+    ) -> Result<Broker, (Option<i32>, String)> {
+        let mut broker = Broker::unstarted(folder, launch);
+        match broker.try_spawn() {
+            Ok(()) => Ok(broker),
+            Err(process) => {
+                let status = process.wait(START_DEADLINE).expect("it served or ended");
+                process.stderr.wait_for_end(START_DEADLINE);
+                Err((status.code(), process.stderr.all().join("\n")))
+            }
+        }
+    }
+
     /// Starts it again on the same port, over the same data. Tests whose clients stay connected take that port
     /// from [`free_port`], or a client's own connection may sit on it meanwhile.
     pub fn restart(&mut self) {
@@ -167,10 +187,20 @@ impl Broker {
     }
 
     fn spawn(&mut self) {
+        if let Err(process) = self.try_spawn() {
+            panic!(
+                "no banner with `listening on PLAINTEXT host:port` within {START_DEADLINE:?}\n{}",
+                process.output()
+            );
+        }
+    }
+
+    /// Starts the process; it is handed back when it does not say within the deadline that it serves.
+    fn try_spawn(&mut self) -> Result<(), Box<Process>> {
         if apache_kafka::wanted() {
             let (process, port) = apache_kafka::start(&self.folder, self.port, &self.properties);
             (self.process, self.port) = (Some(process), port);
-            return;
+            return Ok(());
         }
         let listener = format!("listeners=PLAINTEXT://127.0.0.1:{}", self.port);
         let folder = format!("log.dirs={}", self.folder.display());
@@ -192,14 +222,12 @@ impl Broker {
         let banner = process.stdout.all();
         let port = banner.iter().find_map(|line| listening_port(line));
         let (Some(()), Some(port)) = (served, port) else {
-            panic!(
-                "no banner with `listening on PLAINTEXT host:port` within {START_DEADLINE:?}\n{}",
-                process.output()
-            );
+            return Err(Box::new(process));
         };
         self.port = port;
         self.metrics_port = banner.iter().find_map(|line| metrics_port(line));
         self.process = Some(process);
+        Ok(())
     }
 
     fn put_aside(&mut self) {

@@ -20,6 +20,7 @@ pub mod load;
 pub mod member;
 pub mod namespace;
 pub mod process;
+pub mod record_keeping;
 pub mod round_trip;
 pub mod wire;
 
