@@ -16,7 +16,6 @@ pub mod groups;
 pub mod handlers;
 pub mod http;
 pub mod large;
-pub mod log_sizes;
 pub mod metadata_log;
 pub mod metrics;
 pub mod partitions;
@@ -59,7 +58,6 @@ use crate::handlers::fetch_session::FetchSessions;
 use crate::handlers::metadata::AutoCreations;
 use crate::handlers::producer_ids::ProducerIds;
 use crate::large::LargeRequests;
-use crate::log_sizes::LogSizes;
 use crate::metadata_log::MetadataLog;
 use crate::metrics::{BrokerState, Metrics};
 use crate::partitions::Partitions;
@@ -141,8 +139,6 @@ pub struct Broker {
     pub log: Log,
     /// How full the disk is.
     pub disk: Arc<Disk>,
-    /// Sizes of partition logs that somebody asked for.
-    pub log_sizes: LogSizes,
     /// All metrics.
     pub metrics: Metrics,
     /// Which lines about repeating failures of requests may be logged.
@@ -456,7 +452,6 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
         partitions,
         log,
         disk,
-        log_sizes: LogSizes::default(),
         metrics,
         log_lines: RateLimit::new(),
         auto_creations: AutoCreations::default(),

@@ -180,8 +180,7 @@ impl PartitionSource for Scrape {
                     log_end: offsets.log_end,
                     high_watermark: offsets.high_watermark,
                     last_stable: offsets.last_stable,
-                    // No count is kept yet, and RocksDB's own estimate knows nothing of blob files.
-                    size_bytes: None,
+                    size_bytes: log.size_bytes(),
                     leader: state.leader,
                     node_id: self.parts.node_id,
                     replicas: &state.replicas,

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::load::usage::Usage;
 use crate::process::{Process, Run};
 use crate::{apache_kafka, binaries};
 
@@ -22,6 +23,10 @@ use crate::{apache_kafka, binaries};
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// The promise: SIGTERM drains and ends the broker within this time.
 pub const TERM_DEADLINE: Duration = Duration::from_secs(2);
+/// What [`Broker::small`] tells the broker to use: its default on a machine of 256 MiB, a quarter of that.
+const SMALL_BUDGET: (&str, &str) = ("memory.budget.bytes", "67108864");
+/// And what it may have resident at any time.
+const SMALL_MACHINE_BYTES: u64 = 256 << 20;
 /// Slack on top of the promise for a loaded test machine.
 const TERM_SLACK: Duration = Duration::from_secs(3);
 
@@ -47,6 +52,7 @@ pub struct Broker {
     properties: Vec<(String, String)>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    small: bool,
     allowed: Vec<String>,
     earlier_log: Vec<String>,
 }
@@ -60,6 +66,14 @@ impl Broker {
             ..Launch::default()
         };
         Broker::launch(folder, &launch)
+    }
+
+    /// The same with the memory of a small machine, which it must not exceed: looked at whenever it is ended.
+    pub fn small(folder: &Path, properties: &[(&str, &str)]) -> Broker {
+        let properties = [&[SMALL_BUDGET], properties].concat();
+        let mut broker = Broker::start(folder, &properties);
+        broker.small = !apache_kafka::wanted();
+        broker
     }
 
     /// The same with more than properties.
@@ -93,6 +107,7 @@ impl Broker {
             properties: owned(launch.properties),
             args: launch.args.iter().map(|arg| arg.to_string()).collect(),
             env: owned(launch.env),
+            small: false,
             allowed: Vec::new(),
             earlier_log: Vec::new(),
         }
@@ -139,6 +154,7 @@ impl Broker {
 
     /// Kills it with SIGKILL and waits until it is gone.
     pub fn kill9(&mut self) {
+        self.check_memory();
         let process = self.process();
         process.signal(Signal::KILL);
         process.wait(START_DEADLINE).expect("a killed process ends");
@@ -152,6 +168,7 @@ impl Broker {
 
     /// The same with Ctrl-C's signal, say.
     pub fn stop_with(&mut self, signal: Signal) -> ExitStatus {
+        self.check_memory();
         let process = self.process();
         process.signal(signal);
         let Some(status) = process.wait(TERM_DEADLINE + TERM_SLACK) else {
@@ -162,6 +179,22 @@ impl Broker {
         };
         self.put_aside();
         status
+    }
+
+    fn check_memory(&self) {
+        let Some(process) = self.process.as_ref().filter(|_| self.small) else {
+            return;
+        };
+        let usage = Usage::of(process.id()).expect("it runs");
+        println!(
+            "peak memory of the broker: {} KiB",
+            usage.peak_resident >> 10
+        );
+        assert!(
+            usage.peak_resident <= SMALL_MACHINE_BYTES,
+            "the broker had {} bytes resident, more than a machine of {SMALL_MACHINE_BYTES} has",
+            usage.peak_resident
+        );
     }
 
     /// As [`Broker::start`], unless the broker refuses: then its exit code and what it said on standard error.

@@ -32,7 +32,7 @@ pub fn broker(folder: &TempDir) -> Broker {
         ("num.partitions", "4"),
         ("group.initial.rebalance.delay.ms", "0"),
     ];
-    let mut broker = Broker::start(folder.path(), &properties);
+    let mut broker = Broker::small(folder.path(), &properties);
     broker.allow_log("unclean");
     broker
 }

@@ -9,7 +9,7 @@ use ottla_integration_tests::{Broker, TempDir};
 
 fn with_client(name: &str, test: impl Fn(Client)) {
     let folder = TempDir::new(name);
-    let broker = Broker::start(
+    let broker = Broker::small(
         folder.path(),
         &[("num.partitions", &PARTITIONS.to_string())],
     );

@@ -102,7 +102,7 @@ fn printed(range: std::ops::Range<usize>) -> Vec<String> {
 #[test]
 fn topics_are_created_listed_described_grown_and_deleted() {
     let folder = TempDir::new("java-topics");
-    let broker = Broker::start(folder.path(), &[]);
+    let broker = Broker::small(folder.path(), &[]);
     let topic = unique("managed");
     let config = ["--config", "max.message.bytes=2000000"];
     let arguments = [
@@ -207,7 +207,7 @@ fn topics_are_created_listed_described_grown_and_deleted() {
 #[test]
 fn the_console_producer_writes_with_its_defaults_and_the_console_consumer_reads_it_back() {
     let folder = TempDir::new("java-console");
-    let broker = Broker::start(folder.path(), &[]);
+    let broker = Broker::small(folder.path(), &[]);
     let topic = unique("console");
     create(&broker, &topic, "1");
     // The defaults: idempotent, acks=all.
@@ -246,7 +246,7 @@ fn the_console_producer_writes_with_its_defaults_and_the_console_consumer_reads_
 #[test]
 fn records_before_an_offset_are_deleted_and_get_offsets_tells() {
     let folder = TempDir::new("java-delete");
-    let broker = Broker::start(folder.path(), &[]);
+    let broker = Broker::small(folder.path(), &[]);
     let topic = unique("trimmed");
     create(&broker, &topic, "2");
     let empty = [format!("{topic}:0:0"), format!("{topic}:1:0")];
@@ -293,7 +293,7 @@ fn records_before_an_offset_are_deleted_and_get_offsets_tells() {
 #[test]
 fn the_performance_test_sends_every_record() {
     let folder = TempDir::new("java-performance");
-    let broker = Broker::start(folder.path(), &[]);
+    let broker = Broker::small(folder.path(), &[]);
     let topic = unique("fast");
     create(&broker, &topic, "3");
     let load = [
@@ -329,7 +329,7 @@ fn the_performance_test_sends_every_record() {
 #[test]
 fn the_advertised_versions_are_usable_by_the_java_client() {
     let folder = TempDir::new("java-versions");
-    let broker = Broker::start(folder.path(), &[]);
+    let broker = Broker::small(folder.path(), &[]);
     let output = tool(&broker, API_VERSIONS, &[]).succeed();
     assert!(output.stdout.starts_with(&broker.bootstrap()), "{output:?}");
     // What the Java client picks: the newest version both sides know.

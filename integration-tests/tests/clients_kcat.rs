@@ -63,7 +63,7 @@ fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 fn broker(folder: &TempDir) -> Broker {
-    Broker::start(folder.path(), &[("num.partitions", "3")])
+    Broker::small(folder.path(), &[("num.partitions", "3")])
 }
 
 #[test]

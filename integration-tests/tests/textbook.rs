@@ -125,7 +125,7 @@ fn the_textbook_scenario_of_a_consumer_group() {
         ("num.partitions", "2"),
         ("group.initial.rebalance.delay.ms", "0"),
     ];
-    let broker = Broker::start(folder.path(), &properties);
+    let broker = Broker::small(folder.path(), &properties);
     let mut book = Textbook {
         broker,
         topic: unique("textbook"),

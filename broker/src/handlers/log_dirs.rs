@@ -1,7 +1,7 @@
 //! The data directory shown: DescribeLogDirs.
 //!
-//! Called by the router. Sizes come from `log_sizes.rs`, room on the disk from the operating system. Nothing
-//! here changes anything.
+//! Called by the router. Sizes are what the partitions' logs count, room on the disk comes from the operating system.
+//! Nothing here changes anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,7 +14,6 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, 
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::error::EngineError;
-use ottla_storage::keys::PartitionId;
 
 use super::apart;
 use crate::Broker;
@@ -66,14 +65,10 @@ fn described(
         None | Some(EngineError::Full(_)) => false,
         Some(EngineError::Io(_) | EngineError::Corruption(_) | EngineError::Failed(_)) => true,
     };
-    let topics = if offline {
-        None
+    if offline {
+        result.error_code = ErrorCode::KafkaStorageError.code();
     } else {
-        topics(broker, wanted(broker, request))
-    };
-    match topics {
-        Some(topics) => result.topics = topics,
-        None => result.error_code = ErrorCode::KafkaStorageError.code(),
+        result.topics = topics(wanted(broker, request));
     }
     result
 }
@@ -106,44 +101,23 @@ fn wanted(broker: &Broker, request: DescribeLogDirsRequest) -> Wanted {
     wanted
 }
 
-/// `None` when the logs cannot be read.
-fn topics(broker: &Broker, wanted: Wanted) -> Option<Vec<DescribeLogDirsTopic>> {
-    let mut sizes: BTreeMap<PartitionId, u64> = BTreeMap::new();
-    let partitions = wanted.values().flat_map(|(topic, indexes)| {
-        let of_index = |index: &i32| topic.partition(*index).map(|partition| &**partition);
-        indexes.iter().filter_map(of_index)
-    });
-    let measured = broker.log_sizes.of(&broker.log, partitions, |id, bytes| {
-        sizes.insert(id, bytes);
-    });
-    if let Err(error) = measured {
-        tracing::error!(%error, "sizes of logs cannot be read");
-        return None;
-    }
-    let described = wanted.into_values().map(|(topic, indexes)| {
-        let mut answer = DescribeLogDirsTopic::default();
-        answer.name = TopicName(StrBytes::from_string(topic.name.to_string()));
-        answer.partitions = indexes
-            .into_iter()
-            .filter_map(|partition| {
-                let topic_id = topic.id;
-                let bytes = sizes.get(&PartitionId {
-                    topic_id,
-                    partition,
-                })?;
+fn topics(wanted: Wanted) -> Vec<DescribeLogDirsTopic> {
+    wanted
+        .into_values()
+        .map(|(topic, indexes)| {
+            let partitions = indexes.into_iter().filter_map(|index| {
+                let bytes = topic.partition(index)?.size_bytes();
                 let mut answer = DescribeLogDirsPartition::default();
-                answer.partition_index = partition;
-                answer.partition_size = i64::try_from(*bytes).unwrap_or(i64::MAX);
+                answer.partition_index = index;
+                answer.partition_size = i64::try_from(bytes).unwrap_or(i64::MAX);
                 Some(answer)
-            })
-            .collect();
-        answer
-    });
-    Some(
-        described
-            .filter(|topic| !topic.partitions.is_empty())
-            .collect(),
-    )
+            });
+            let mut answer = DescribeLogDirsTopic::default();
+            answer.name = TopicName(StrBytes::from_string(topic.name.to_string()));
+            answer.partitions = partitions.collect();
+            answer
+        })
+        .collect()
 }
 
 /// Bytes of the volume, and those that this process may still use.

@@ -28,7 +28,7 @@ pub struct PartitionFacts<'a> {
     /// First offset of the oldest open transaction, else the high watermark.
     pub last_stable: i64,
     /// Bytes of batches kept; `None` if that is not known cheaply.
-    pub size_bytes: Option<u64>,
+    pub size_bytes: u64,
     /// Id of the leader, -1 if there is none.
     pub leader: i32,
     /// Id of this broker.
@@ -70,8 +70,7 @@ const COLUMNS: [Column; 16] = {
             Some(r.high_watermark.saturating_sub(r.last_stable))
         }),
         (&f::LOG_SIZE, HOSTED, |r| {
-            r.size_bytes
-                .map(|size| i64::try_from(size).unwrap_or(i64::MAX))
+            Some(i64::try_from(r.size_bytes).unwrap_or(i64::MAX))
         }),
         (&f::LOG_START_OFFSET, HOSTED, |r| Some(r.log_start)),
         (&f::LOG_END_OFFSET, HOSTED, |r| Some(r.log_end)),
@@ -114,7 +113,7 @@ struct Row {
     log_end: i64,
     high_watermark: i64,
     last_stable: i64,
-    size_bytes: Option<u64>,
+    size_bytes: u64,
     leader: i32,
     leader_is_preferred: bool,
     led: bool,
@@ -288,7 +287,7 @@ mod tests {
             log_end: 100,
             high_watermark: 90,
             last_stable: 80,
-            size_bytes: Some(4_096),
+            size_bytes: 4_096,
             leader: 1,
             node_id: 1,
             replicas: &[1],
@@ -402,17 +401,6 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_size_is_left_out() {
-        let unknown = PartitionFacts {
-            size_bytes: None,
-            ..healthy("orders", 0)
-        };
-        let page = page(&Snapshot::take(&Facts(vec![unknown, healthy("orders", 1)])));
-        let expected = ["{topic=\"orders\",partition=\"1\"} 4096"];
-        assert_eq!(samples(&page, "kafka_log_log_size"), expected);
-    }
-
-    #[test]
     fn totals_tell_what_needs_attention() {
         let lagging = PartitionFacts {
             replicas: &[1, 2, 3],
@@ -453,7 +441,7 @@ mod tests {
             log_end: i64::MIN,
             high_watermark: i64::MIN,
             last_stable: 0,
-            size_bytes: Some(u64::MAX),
+            size_bytes: u64::MAX,
             min_isr: i32::MIN,
             ..healthy("or\"ders", 0)
         };

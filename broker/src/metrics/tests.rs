@@ -21,7 +21,7 @@ impl PartitionSource for Partitions {
                     log_end: 123_456_789,
                     high_watermark: 123_456_789,
                     last_stable: 123_456_700,
-                    size_bytes: Some(987_654_321),
+                    size_bytes: 987_654_321,
                     leader: 1,
                     node_id: 1,
                     replicas: &[1],
