@@ -27,7 +27,7 @@ pub struct PartitionFacts<'a> {
     pub high_watermark: i64,
     /// First offset of the oldest open transaction, else the high watermark.
     pub last_stable: i64,
-    /// Bytes of batches kept; `None` if that is not known cheaply.
+    /// Bytes of batches kept.
     pub size_bytes: u64,
     /// Id of the leader, -1 if there is none.
     pub leader: i32,
