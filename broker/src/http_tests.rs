@@ -343,7 +343,7 @@ impl PartitionSource for Many {
                 log_end: 10,
                 high_watermark: 10,
                 last_stable: 10,
-                size_bytes: Some(100),
+                size_bytes: 100,
                 leader: 1,
                 node_id: 1,
                 replicas: &[1],

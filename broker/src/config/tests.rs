@@ -117,6 +117,8 @@ fn every_row_is_kafkas_or_says_why_not() {
             "log.dir",
             "authorizer.class.name",
             "default.replication.factor",
+            "socket.send.buffer.bytes",
+            "socket.receive.buffer.bytes",
             "max.connections",
             "max.connections.per.ip",
             "max.connection.creation.rate",
