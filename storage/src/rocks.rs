@@ -620,7 +620,7 @@ mod tests {
     fn blob_files_become_smaller_but_never_too_many() {
         let smaller =
             |mib: u64, store_gib: u64| smaller_blob_files(mib << 20, store_gib << 30) >> 20;
-        assert_eq!([256, 32, 16, 8].map(|mib| smaller(mib, 1)), [32, 16, 8, 8]);
+        assert_eq!([256, 32, 16, 8].map(|mib| smaller(mib, 1)), [16, 16, 8, 8]);
         assert_eq!([33, 100, 2_000].map(|gib| smaller(8, gib)), [16, 32, 256]);
     }
 
