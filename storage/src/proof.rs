@@ -17,9 +17,11 @@
 //! What cannot be told from a torn write: damage to the last group commit after the newest slot, and a file that was
 //! cut off within what was synced after that slot (100 ms at most).
 
-use std::fmt;
+mod finding;
+mod replay;
+
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use crate::disk::{Disk, failed, sync_folder};
@@ -27,217 +29,10 @@ use crate::durable::keeper::log_numbers;
 use crate::durable::{self, Found, ManifestMark, Slot};
 use crate::error::OpenError;
 use crate::manifest;
-use crate::wal::{BLOCK_BYTES, BatchHead, Scanner, Seen};
+use crate::wal::Seen;
 
-/// One thing that was safe on disk and is not there, or cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
-    /// A database that was there is gone.
-    Gone {
-        /// Its folder, below the data directory.
-        folder: &'static str,
-    },
-    /// `CURRENT` is missing or makes no sense beside files of a database. Cannot be accepted: RocksDB would make a
-    /// new database over them.
-    NoCurrent {
-        /// The file.
-        file: String,
-    },
-    /// The manifest is an older one, or shorter than it was.
-    Manifest {
-        /// The file.
-        file: String,
-        /// Bytes of it that can be read.
-        good: u64,
-        /// What was safe.
-        known: ManifestMark,
-    },
-    /// A write-ahead log that is still needed is not there.
-    MissingLog {
-        /// The file.
-        file: String,
-    },
-    /// Writes that were synced are missing.
-    Lost {
-        /// Where they should be.
-        file: String,
-        /// The first byte that cannot be read.
-        at: u64,
-        /// The first sequence number that is missing.
-        from: u64,
-        /// The last one that is known to have been synced.
-        to: u64,
-    },
-    /// Bits changed before a valid record.
-    Damaged {
-        /// The file.
-        file: String,
-        /// The first byte that cannot be read.
-        at: u64,
-        /// Where the next valid record is.
-        behind: u64,
-    },
-    /// The `durable` file itself cannot be read, so that nothing can be proven.
-    NoProof,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Gone { folder } => write!(f, "the folder {folder} is gone or empty"),
-            Self::NoCurrent { file } => write!(
-                f,
-                "{file} is missing or damaged (it holds the name of the newest MANIFEST file and a line feed)"
-            ),
-            Self::Manifest { file, good, known } => write!(
-                f,
-                "{file} is readable up to byte {good}, but {} was safe up to byte {}",
-                manifest::name(known.number),
-                known.bytes
-            ),
-            Self::MissingLog { file } => write!(f, "{file} is missing"),
-            Self::Lost { file, at, from, to } => write!(
-                f,
-                "{file} is readable up to byte {at}: the synced writes {from} to {to} are missing"
-            ),
-            Self::Damaged { file, at, behind } => write!(
-                f,
-                "{file} is damaged at byte {at}, and valid again at byte {behind}"
-            ),
-            Self::NoProof => {
-                f.write_str("durable is damaged: whether anything is missing cannot be told")
-            }
-        }
-    }
-}
-
-/// Where the reading of the write-ahead logs ended early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct End {
-    log: u64,
-    at: u64,
-    /// It looks as if it had never been written.
-    unwritten: bool,
-}
-
-/// A valid record behind that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Behind {
-    log: u64,
-    at: u64,
-    /// The most that any of them says was synced.
-    synced_to: u64,
-}
-
-/// What RocksDB would replay.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Replay {
-    /// The sequence number after the last one.
-    next: Option<u64>,
-    end: Option<End>,
-    behind: Option<Behind>,
-    /// The last log, and where its last whole record ends.
-    good: (u64, u64),
-}
-
-impl Replay {
-    fn record(&mut self, log: u64, at: u64, head: &[u8]) {
-        let Some(batch) = BatchHead::parse(head) else {
-            self.end.get_or_insert(End {
-                log,
-                at,
-                unwritten: false,
-            });
-            return;
-        };
-        if self.end.is_some_and(|end| end.log != log) && self.next == Some(batch.sequence) {
-            // As RocksDB: what could not be read at the end of an earlier log was never anything.
-            self.end = None;
-            self.behind = None;
-        }
-        if self.end.is_some() {
-            self.found_behind(log, at, Some(head));
-            return;
-        }
-        if self.next.is_some_and(|next| next != batch.sequence) {
-            self.end = Some(End {
-                log,
-                at,
-                unwritten: true,
-            });
-            self.found_behind(log, at, Some(head));
-            return;
-        }
-        self.next = Some(batch.next());
-    }
-
-    fn found_behind(&mut self, log: u64, at: u64, head: Option<&[u8]>) {
-        let next = self.next.unwrap_or(0);
-        // What a client sent could look like a record, where lengths cannot be trusted: a note has to make sense.
-        let synced_to = head
-            .and_then(BatchHead::parse)
-            .and_then(|batch| {
-                batch
-                    .synced_to
-                    .filter(|to| (next..batch.sequence).contains(to))
-            })
-            .unwrap_or(0);
-        let behind = self.behind.get_or_insert(Behind {
-            log,
-            at,
-            synced_to: 0,
-        });
-        behind.synced_to = behind.synced_to.max(synced_to);
-    }
-}
-
-fn file_name(number: u64) -> String {
-    format!("{number:06}.log")
-}
-
-/// Reads a file block by block; its readable bytes and where it stopped.
-fn scan(path: &Path, number: u64, visit: &mut dyn FnMut(Seen<'_>)) -> io::Result<Scanner> {
-    let mut file = File::open(path)?;
-    let mut scanner = Scanner::new(number);
-    let mut block = Vec::with_capacity(BLOCK_BYTES);
-    loop {
-        block.clear();
-        file.by_ref()
-            .take(BLOCK_BYTES as u64)
-            .read_to_end(&mut block)?;
-        if !block.is_empty() {
-            scanner.block(&block, visit);
-        }
-        if block.len() < BLOCK_BYTES {
-            return Ok(scanner);
-        }
-    }
-}
-
-/// Follows the write-ahead logs in order. `expected` is the sequence number that the first of them begins with.
-fn replay(folder: &Path, logs: &[u64], expected: Option<u64>) -> io::Result<Replay> {
-    let mut replay = Replay {
-        next: expected,
-        ..Replay::default()
-    };
-    for log in logs.iter().copied() {
-        let path = folder.join(file_name(log));
-        let scanner = scan(&path, log, &mut |seen| match seen {
-            Seen::Record { at, head } => replay.record(log, at, head),
-            Seen::Behind { at, head } => replay.found_behind(log, at, head),
-        })?;
-        let (good, stop) = scanner.finish();
-        replay.good = (log, good);
-        if let Some(stop) = stop {
-            replay.end.get_or_insert(End {
-                log,
-                at: stop.at,
-                unwritten: stop.unwritten,
-            });
-        }
-    }
-    Ok(replay)
-}
+pub use self::finding::Finding;
+use self::replay::{End, Replay, file_name, replay, scan};
 
 /// A database as it lies there.
 #[derive(Debug)]
@@ -417,7 +212,10 @@ impl Proof {
                     .is_none_or(|first| *first >= begins.number)
             })
             .map(|begins| begins.first);
-        let replay = replay(folder, &database.logs, expected)?;
+        let mut replay = replay(folder, &database.logs, expected)?;
+        if database.logs.is_empty() {
+            replay.good.0 = begins.map_or(database.first, |begins| begins.number);
+        }
         let slot_says = begins.map_or(0, |_| slot.sequence);
         self.compare(&replay, slot_says, database);
         Ok(())
@@ -447,6 +245,7 @@ impl Proof {
             self.findings.push(Finding::Damaged {
                 file: file(),
                 at: end.at,
+                behind_file: format!("log/{}", file_name(behind.log)),
                 behind: behind.at,
             });
         }
