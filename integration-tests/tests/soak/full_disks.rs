@@ -1,6 +1,7 @@
 //! Rounds of full disks, in three ways: the broker sees in time that little is left and refuses what needs more; the
-//! disk is full from one write to the next; and a start finds it full, after a kill. Each time reads go on, nothing acknowledged is lost, and once there is room
-//! the broker takes writes again without anybody's help. `OTTLA_SOAK_FULL_DISKS` sets how many.
+//! disk is full from one write to the next; and a start finds it full, after a kill. Each time reads go on, nothing
+//! acknowledged is lost, and once there is room the broker takes writes again without anybody's help.
+//! `OTTLA_SOAK_FULL_DISKS` sets how many.
 
 use std::path::PathBuf;
 
