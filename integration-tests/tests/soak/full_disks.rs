@@ -41,7 +41,7 @@ fn a_full_disk_stops_no_reads_loses_nothing_and_passes_when_there_is_room() {
 /// A file that leaves so much room on the disk; removing it gives the rest back.
 fn ballast(disk: &LoopDisk, room_mib: u64) -> PathBuf {
     let path = disk.path().join("ballast");
-    let stat = rustix::fs::statvfs(&disk.path()).expect("a disk");
+    let stat = rustix::fs::statvfs(disk.path()).expect("a disk");
     let free = stat.f_bavail * stat.f_frsize;
     let taken = free.checked_sub(room_mib << 20).expect("more room");
     let file = std::fs::File::create(&path).expect("creates");
