@@ -248,3 +248,41 @@ async fn bad_records_are_passed_over_and_the_rest_is_loaded() {
     assert_eq!(offsets.values().copied().collect::<Vec<_>>(), [7, 8]);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_view_that_could_not_be_written_misses_nothing_afterwards() {
+    use ottla_coordinator::group_record::OffsetCommitValue;
+    use ottla_storage::error::EngineError;
+
+    let engine = Arc::new(MemoryEngine::new());
+    let env = Env::system();
+    let log = Log::open(engine.clone(), 1, Arc::new(env), Arc::new(NoObserver)).expect("opens");
+    let created = log.create(vec![PARTITION]).await.expect("creates");
+    let view = log.view(&created[0], DIRECTORY, FAMILIES);
+    let mut shard = GroupShard::new(GroupConfig::default(), view.clone());
+    let committed = |partition: i32| GroupRecord::OffsetCommit {
+        group: "group".into(),
+        topic: "topic".into(),
+        partition,
+        value: Some(OffsetCommitValue {
+            offset: 7,
+            leader_epoch: -1,
+            metadata: "".into(),
+            commit_timestamp: 0,
+            expire_timestamp: None,
+            topic_id: Uuid::nil(),
+        }),
+    };
+    engine.fail_writes(Some(EngineError::Full("test".to_owned())));
+    for partition in 0..20 {
+        shard.keep(&committed(partition), i64::from(partition) + 1);
+        shard.write_if_many();
+    }
+    engine.fail_writes(None);
+    shard.keep(&committed(20), 21);
+    shard.write_if_many();
+    let mut records = 0;
+    let next = view.load(21, &mut |_, _| records += 1).expect("reads");
+    assert_eq!((next, records), (21, 21));
+    log.close().await.expect("closes");
+}

@@ -14,10 +14,16 @@ use crate::process::{Process, Run};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// `EXT4_IOC_SHUTDOWN` is `_IOR('X', 125, __u32)`; 2 is `EXT4_GOING_FLAGS_NOLOGFLUSH`. (fs/ext4/ext4.h)
+/// It waits for the word, so that the cut comes when it is asked for and not when an interpreter has started.
 const SHUT_DOWN: &str = "\
 import fcntl, os, struct, sys
-request = 2 << 30 | 4 << 16 | ord('X') << 8 | 125
-fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), request, struct.pack('I', 2))
+disk, trigger = sys.argv[1:]
+disk = os.open(disk, os.O_RDONLY)
+os.mkfifo(trigger)
+print('armed', flush=True)
+open(trigger).read()
+fcntl.ioctl(disk, 2 << 30 | 4 << 16 | ord('X') << 8 | 125, struct.pack('I', 2))
+os.unlink(trigger)
 ";
 
 /// The device lingers for a moment after its file system is gone, and would be mounted again as it was.
@@ -78,13 +84,18 @@ impl LoopDisk {
         root.join(inside)
     }
 
-    /// Cuts the power: from now on every access fails.
-    pub fn cut_power(&self) {
-        Run::new("python3")
+    /// Makes ready for a cut.
+    pub fn arm(&self) -> Cut {
+        let trigger = self.image.with_file_name("cut");
+        let process = Run::new("python3")
             .args(["-c", SHUT_DOWN])
-            .args([self.path()])
-            .timeout(DEADLINE)
-            .succeed();
+            .args([self.path(), trigger.clone()])
+            .start();
+        let armed = process
+            .stdout
+            .wait_for_line(DEADLINE, |line| (line == "armed").then_some(()));
+        assert!(armed.is_some(), "{}", process.output());
+        Cut { process, trigger }
     }
 
     /// Mounts it again. Nobody may have a file of it open.
@@ -97,6 +108,25 @@ impl LoopDisk {
             .env("FOLDER", &self.folder)
             .timeout(DEADLINE)
             .succeed();
+    }
+}
+
+/// A cut that waits to be made.
+pub struct Cut {
+    process: Process,
+    trigger: PathBuf,
+}
+
+impl Cut {
+    /// Cuts the power: when this returns, every access fails.
+    pub fn now(self) {
+        std::fs::write(&self.trigger, b"now").expect("somebody reads");
+        let status = self.process.wait(DEADLINE);
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "{}",
+            self.process.output()
+        );
     }
 }
 
@@ -121,7 +151,7 @@ mod tests {
             .expect("syncs the name");
         fs::write(path("written"), b"lost").expect("writes");
         drop(synced);
-        disk.cut_power();
+        disk.arm().now();
         assert!(fs::write(path("late"), b"refused").is_err());
         disk.restore_power();
         assert_eq!(fs::read(path("synced")).expect("reads"), b"kept");

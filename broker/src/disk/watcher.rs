@@ -102,7 +102,8 @@ impl Watcher {
         let in_memory = in_memory(log);
         let room = self.room_of(&space, &floors, in_memory);
         let level = self.tell(&space, &floors, room);
-        if level < Level::Full {
+        // An attempt without room would take for a moment what others need.
+        if level < Level::Full && room > floors.full {
             self.take(&self.reserve(&floors));
         }
         let stopped = matches!(log.failure(), Some(EngineError::Full(_)));

@@ -122,12 +122,11 @@ fn topics(wanted: Wanted) -> Vec<DescribeLogDirsTopic> {
 
 /// Bytes of the volume, and those that this process may still use.
 fn room(dir: &Path) -> (i64, i64) {
-    let Ok(volume) = rustix::fs::statvfs(dir) else {
+    let Ok(space) = crate::disk::space(dir) else {
         return (UNKNOWN_BYTES, UNKNOWN_BYTES);
     };
-    let bytes =
-        |blocks: u64| i64::try_from(blocks.saturating_mul(volume.f_frsize)).unwrap_or(i64::MAX);
-    (bytes(volume.f_blocks), bytes(volume.f_bavail))
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    (bytes(space.total_bytes), bytes(space.free_bytes))
 }
 
 #[cfg(test)]

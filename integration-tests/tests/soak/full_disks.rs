@@ -1,8 +1,9 @@
-//! Rounds of full disks, in two ways: the broker sees in time that little is left and refuses what needs more, or the
-//! disk is full from one write to the next. Each time reads go on, nothing acknowledged is lost, and once there is room
-//! the broker takes writes again without anybody's help. `OTTLA_SOAK_FULL_DISKS` sets how many.
+//! Rounds of full disks, in three ways: the broker sees in time that little is left and refuses what needs more; the
+//! disk is full from one write to the next; and a start finds it full, after a kill. Each time reads go on, nothing
+//! acknowledged is lost, and once there is room the broker takes writes again without anybody's help.
+//! `OTTLA_SOAK_FULL_DISKS` sets how many.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use ottla_integration_tests::http::{get, sample};
 use ottla_integration_tests::ledger::Promise;
@@ -11,9 +12,16 @@ use ottla_integration_tests::{Broker, TempDir, seed};
 
 use super::{DEADLINE, Topics, Which, borrowed, fixed_ports, rounds};
 
-const DISK_MIB: u32 = 1_280;
-const BALLAST_MIB: u64 = 880;
+/// So large that the broker's own floors hold as they are; a file with holes, and the ballast takes no room outside.
+const DISK_MIB: u32 = 9_000;
 const KAFKA_STORAGE_ERROR: i16 = 56;
+
+/// Switches off what refuses in time, so that the store itself finds the disk full.
+const NO_FLOORS: [(&str, &str); 3] = [
+    ("disk.alarm.free.bytes", "0"),
+    ("disk.alarm.free.percent", "0"),
+    ("disk.refuse.free.bytes", "0"),
+];
 
 #[test]
 fn a_full_disk_stops_no_reads_loses_nothing_and_passes_when_there_is_room() {
@@ -22,17 +30,24 @@ fn a_full_disk_stops_no_reads_loses_nothing_and_passes_when_there_is_room() {
     let mut random = fastrand::Rng::with_seed(seed);
     let rounds = rounds("OTTLA_SOAK_FULL_DISKS", 1);
     for round in 0..rounds {
-        seen_in_time(random.u64(..), Which::of_round(round / 2));
-        all_at_once(random.u64(..), Which::of_round(round / 2));
+        let which = Which::of_round(round);
+        seen_in_time(random.u64(..), which);
+        all_at_once(random.u64(..), which);
+        found_by_a_start(random.u64(..), which);
     }
-    println!("{rounds} rounds, nothing lost");
+    println!("{rounds} rounds of each kind, nothing lost");
 }
 
-/// Takes room that is given back when the file is removed.
-fn take_room(file: &Path, mebibytes: u64) {
-    let file = std::fs::File::create(file).expect("creates");
+/// A file that leaves so much room on the disk; removing it gives the rest back.
+fn ballast(disk: &LoopDisk, room_mib: u64) -> PathBuf {
+    let path = disk.path().join("ballast");
+    let stat = rustix::fs::statvfs(disk.path()).expect("a disk");
+    let free = stat.f_bavail * stat.f_frsize;
+    let taken = free.checked_sub(room_mib << 20).expect("more room");
+    let file = std::fs::File::create(&path).expect("creates");
     let flags = rustix::fs::FallocateFlags::empty();
-    rustix::fs::fallocate(&file, flags, 0, mebibytes << 20).expect("there is room");
+    rustix::fs::fallocate(&file, flags, 0, taken).expect("there is room");
+    path
 }
 
 /// Produces until the broker refuses; what it said.
@@ -58,11 +73,11 @@ fn goes_on(mut topics: Topics, mut broker: Broker) {
 fn seen_in_time(seed: u64, which: Which) {
     let folder = TempDir::new("soak-nearly-full");
     let disk = LoopDisk::new(folder.path(), DISK_MIB);
-    let (ballast, data) = (disk.path().join("ballast"), disk.path().join("data"));
-    take_room(&ballast, BALLAST_MIB);
+    let data = disk.path().join("data");
+    // The floor is at 512 MiB, the reserve takes 256.
+    let ballast = ballast(&disk, 1_000);
     let ports = fixed_ports();
-    let properties = borrowed(&ports);
-    let mut broker = Broker::start(&data, &properties);
+    let mut broker = Broker::start(&data, &borrowed(&ports));
     broker.allow_log("the disk is nearly full, what needs more of it is refused");
     broker.allow_log("little room is left on the disk");
     let mut topics = Topics::new(&broker, seed);
@@ -72,7 +87,6 @@ fn seen_in_time(seed: u64, which: Which) {
     assert_eq!(get(port, "/readyz").0, 503);
     let level = sample(&get(port, "/metrics").1, "ottla_disk_level");
     assert_eq!(level, Some(2.0));
-    assert!(!data.join("disk-reserve").exists(), "given back");
     topics.check(&broker, Promise::All);
 
     std::fs::remove_file(&ballast).expect("ours");
@@ -86,25 +100,25 @@ fn seen_in_time(seed: u64, which: Which) {
     goes_on(topics, broker);
 }
 
-fn all_at_once(seed: u64, which: Which) {
-    let folder = TempDir::new("soak-full");
-    let disk = LoopDisk::new(folder.path(), DISK_MIB);
-    let (ballast, data) = (disk.path().join("ballast"), disk.path().join("data"));
-    take_room(&ballast, BALLAST_MIB);
+/// A broker that ran into the end of its disk, with what it wrote.
+fn stopped(disk: &LoopDisk, seed: u64, which: Which) -> (Topics, Broker) {
     let ports = fixed_ports();
     let mut properties = borrowed(&ports);
-    properties.extend([
-        ("disk.alarm.free.bytes", "0"),
-        ("disk.alarm.free.percent", "0"),
-        ("disk.refuse.free.bytes", "0"),
-    ]);
-    let mut broker = Broker::start(&data, &properties);
+    properties.extend(NO_FLOORS);
+    let mut broker = Broker::start(&disk.path().join("data"), &properties);
     broker.allow_log("storage failed, no more writes are accepted");
     let mut topics = Topics::new(&broker, seed);
     let message = fill(&mut topics, &broker, which);
     assert!(message.contains("No space left"), "{message}");
     topics.check(&broker, Promise::All);
+    (topics, broker)
+}
 
+fn all_at_once(seed: u64, which: Which) {
+    let folder = TempDir::new("soak-full");
+    let disk = LoopDisk::new(folder.path(), DISK_MIB);
+    let ballast = ballast(&disk, 500);
+    let (topics, broker) = stopped(&disk, seed, which);
     std::fs::remove_file(&ballast).expect("ours");
     let banners = |lines: &[String]| {
         let banners = lines.iter().filter(|line| line.starts_with("try: "));
@@ -116,5 +130,23 @@ fn all_at_once(seed: u64, which: Which) {
         "it does not begin anew: {:?}",
         broker.log()
     );
+    goes_on(topics, broker);
+}
+
+fn found_by_a_start(seed: u64, which: Which) {
+    let folder = TempDir::new("soak-full-start");
+    let disk = LoopDisk::new(folder.path(), DISK_MIB);
+    let ballast = ballast(&disk, 500);
+    let (mut topics, mut broker) = stopped(&disk, seed, which);
+    broker.kill9();
+    let given_back = "the reserve is given back for it";
+    broker.allow_log(given_back);
+    broker.restart();
+    topics.check(&broker, Promise::All);
+    let log = broker.log();
+    assert!(log.iter().any(|line| line.contains(given_back)), "{log:?}");
+    std::fs::remove_file(&ballast).expect("ours");
+    broker.kill9();
+    broker.restart();
     goes_on(topics, broker);
 }

@@ -5,6 +5,7 @@
 //! seed is printed; `OTTLA_TEST_SEED` repeats the moments, as far as threads allow. Nothing is skipped: a machine
 //! without root, loop devices, python3 or a C compiler fails with what is missing.
 
+mod big_restart;
 mod failed_syncs;
 mod full_disks;
 mod kills;

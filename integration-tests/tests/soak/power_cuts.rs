@@ -42,8 +42,9 @@ fn a_power_cut_takes_nothing_that_was_synced_and_leaves_no_hole() {
             // in vain. A plain file shows it as well, when room was allocated ahead: ext4 drops, without a word, the
             // mark that a block has been written, in one of twenty cuts.
             let which = Which::of_round(round);
+            let cut = disk.arm();
             topics.under_load(&mut broker, which, batches, true, |broker| {
-                disk.cut_power();
+                cut.now();
                 broker.kill9();
             });
             disk.restore_power();
