@@ -400,7 +400,7 @@ fn expire(held: &mut Vec<Held>, start: &mut i64, policy: &Policy, now: i64) {
             gone += 1;
         }
     }
-    if let Some(last) = held.drain(..gone).last() {
+    if let Some(last) = held.drain(..gone).next_back() {
         *start = (*start).max(last.end);
     }
 }
