@@ -239,7 +239,8 @@ mod tests {
             reserve: 256 * MIB,
         };
         assert_eq!(floors(8 * GIB), usual);
-        assert_eq!(floors(21 * GIB).low, 21 * GIB / 100 * 5);
+        assert_eq!(floors(20 * GIB).low, GIB);
+        assert_eq!(floors(40 * GIB).low, 40 * GIB / 100 * 5);
         assert_eq!(floors(1_000 * GIB).low, 1_000 * GIB / 100 * 5);
         assert_eq!(floors(1_000 * GIB).full, 512 * MIB);
         let small = Floors {

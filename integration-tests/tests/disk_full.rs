@@ -211,7 +211,7 @@ fn with_little_room_what_needs_more_is_refused_in_time_and_the_rest_goes_on() {
 }
 
 fn free_bytes(path: PathBuf) -> usize {
-    let stat = rustix::fs::statvfs(&path).expect("a disk");
+    let stat = rustix::fs::statvfs(path).expect("a disk");
     usize::try_from(stat.f_bavail * stat.f_frsize).expect("a small disk")
 }
 
