@@ -209,6 +209,7 @@ fn damage_is_found_by_the_scrub_and_everything_else_is_served() {
     let (data, ledger) = damaged(&folder);
     let mut broker = Broker::start(&data, &[("log.scrub.interval.ms", "50")]);
     broker.allow_log("stored data is damaged");
+    broker.allow_log("fetch failed");
     let port = broker.metrics_port().expect("a metrics listener");
     let page = metrics_when(port, "the scrub found it", |page| {
         sample(page, "ottla_scrub_damages") == Some(1.0)
