@@ -68,7 +68,7 @@ use crate::scrape::Scrape;
 use crate::scrub::Scrub;
 use crate::server::Connections;
 
-/// Decompressions at once, over all connections.
+/// Batches that are decompressed or compressed at once, over all connections.
 const DECOMPRESSIONS: usize = 2;
 
 /// How long connections may take to finish what they began, once asked to stop.
@@ -149,7 +149,7 @@ pub struct Broker {
     pub auto_creations: AutoCreations,
     /// Producer ids to give out.
     pub producer_ids: ProducerIds,
-    /// Permits to decompress.
+    /// Permits to decompress or compress a batch.
     pub decompressions: Arc<Semaphore>,
     /// Where large requests are worked on.
     pub large: LargeRequests,

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{Config, DynamicConfig, LiveConfig, table};
+use crate::config::{Config, DynamicConfig, LiveConfig};
 use crate::driver::{self, Handle, Shard, ShardLog};
 use crate::env::Env;
 use crate::metrics::Metrics;
@@ -74,7 +74,6 @@ pub struct MetadataShard {
     metrics: Metrics,
     node_id: i32,
     open: bool,
-    unenforced_noted: BTreeSet<String>,
 }
 
 /// Loads the metadata partition and starts its machine. Partitions are registered by `MetadataShard` as
@@ -108,7 +107,6 @@ pub async fn start(
         metrics,
         node_id,
         open: false,
-        unenforced_noted: BTreeSet::new(),
     };
     let (handle, task) = driver::start(shard, ShardLog { log, partition }, env, stop).await?;
     let metadata = MetadataLog {
@@ -213,22 +211,6 @@ impl MetadataShard {
     fn reconfigure(&mut self) {
         let dynamic = DynamicConfig::of_image(&self.config, &self.committed_image);
         self.live.replace(Arc::new(dynamic));
-        for name in [String::new(), self.node_id.to_string()] {
-            let set = self
-                .committed_image
-                .resource_configs(&ConfigResource::Broker(name));
-            let topic_configs: Vec<(String, String)> = set
-                .iter()
-                .filter_map(|(name, value)| {
-                    let topic_config = table::row(name)?.topic?;
-                    Some((topic_config.to_owned(), value.clone()))
-                })
-                .collect();
-            self.note_unenforced(
-                "all",
-                topic_configs.iter().map(|(name, value)| (name, value)),
-            );
-        }
     }
 
     /// The defaults of topics are others now: every topic's config is resolved anew.
@@ -310,7 +292,6 @@ impl MetadataShard {
             };
             let overrides = self.committed_image.topic_configs(&topic.name);
             let config = Arc::new(TopicConfig::resolve(&overrides, &live));
-            self.note_unenforced(&topic.name, overrides.iter());
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for (state, log) in topic.partitions.iter().zip(created.by_ref()) {
                 log.set_config(log_config(&topic.name, &config));
@@ -350,21 +331,6 @@ impl MetadataShard {
             .unwrap_or_else(PoisonError::into_inner) = image.clone();
         // Nobody has to listen.
         let _ = self.stream.send(image);
-    }
-
-    /// Says once for each configuration that it is kept and shown but not enforced yet.
-    fn note_unenforced<'a>(
-        &mut self,
-        topic: &str,
-        configs: impl Iterator<Item = (&'a String, &'a String)>,
-    ) {
-        for (name, value) in configs {
-            if let Some(why) = crate::topic_config::not_enforced(name, value)
-                && self.unenforced_noted.insert(name.clone())
-            {
-                tracing::info!(topic, config = name, "not enforced yet: {why}");
-            }
-        }
     }
 }
 

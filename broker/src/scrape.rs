@@ -185,7 +185,7 @@ impl PartitionSource for Scrape {
                     node_id: self.parts.node_id,
                     replicas: &state.replicas,
                     isr: &state.isr,
-                    min_isr: i32::try_from(local.config.min_insync_replicas).unwrap_or(1),
+                    min_isr: local.config.effective_min_isr(state.replicas.len()),
                     producers: log.producer_count(),
                 });
             }

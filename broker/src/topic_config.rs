@@ -13,8 +13,10 @@ pub mod table;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use ottla_protocol::records::Encoding;
+
 use crate::config::value::{self, Bounds, ConfigSource, ConfigSynonym, DescribedConfig};
-use crate::config::{DynamicConfig, State, Values, markdown};
+use crate::config::{DynamicConfig, Values, markdown};
 use table::{REMOTE_STORAGE, Row, TOPIC_CONFIGS, Unit, row};
 
 /// What is to happen with old records; both may be set, or neither.
@@ -132,6 +134,30 @@ impl TopicConfig {
             unclean_leader_election_enable: source.text("unclean.leader.election.enable") == "true",
         }
     }
+
+    /// What batches are compressed with before they are stored; `None` leaves it to producers.
+    pub fn encoding(&self) -> Option<Encoding> {
+        Some(match self.compression_type {
+            CompressionType::Producer => return None,
+            CompressionType::Uncompressed => Encoding::Uncompressed,
+            CompressionType::Gzip => Encoding::Gzip {
+                level: self.compression_gzip_level,
+            },
+            CompressionType::Snappy => Encoding::Snappy,
+            CompressionType::Lz4 => Encoding::Lz4 {
+                level: self.compression_lz4_level,
+            },
+            CompressionType::Zstd => Encoding::Zstd {
+                level: self.compression_zstd_level,
+            },
+        })
+    }
+
+    /// How many of so many replicas must be in sync for a write with acks=all: `min.insync.replicas`, but all of them
+    /// where there are fewer (Kafka's `Partition.effectiveMinIsr`).
+    pub fn effective_min_isr(&self, replicas: usize) -> usize {
+        self.min_insync_replicas.min(replicas)
+    }
 }
 
 /// Checks one setting of a topic. The error names key, value and what is allowed.
@@ -204,20 +230,6 @@ pub fn default_of(row: &Row, broker: &DynamicConfig) -> String {
         broker: broker.values(),
     };
     source.value(row)
-}
-
-/// What is missing before this setting does anything, for a log line when a topic is given it.
-/// `None` where it is enforced, or asks for what happens anyway.
-pub fn not_enforced(name: &str, value: &str) -> Option<&'static str> {
-    const HAPPENS_ANYWAY: &[(&str, &str)] = &[
-        ("compression.type", "producer"),
-        ("min.insync.replicas", "1"),
-    ];
-    match row(name)?.state {
-        State::NotYet(_) if HAPPENS_ANYWAY.contains(&(name, value.trim())) => None,
-        State::NotYet(note) => Some(note),
-        State::Effective | State::NoMeaning(_) => None,
-    }
 }
 
 /// All configs of a topic with the values in force, as DescribeConfigs shows them, in order of name.

@@ -1,8 +1,14 @@
 //! Apache Kafka's own tools of 4.3.1 unchanged against a real broker. A JVM takes a second or two to start, so
 //! each test walks one story.
 
-use ottla_integration_tests::clients::kafka_tool;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{FetchRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use ottla_integration_tests::broker::ottla;
+use ottla_integration_tests::clients::{kafka_tool, kcat};
+use ottla_integration_tests::wire::Wire;
 use ottla_integration_tests::{Broker, Output, Run, TempDir, unique};
+use ottla_protocol::batch::{Compression, walk};
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
@@ -243,6 +249,76 @@ fn the_console_producer_writes_with_its_defaults_and_the_console_consumer_reads_
     );
 }
 
+/// The codecs of the batches of partition 0, as they are stored.
+fn stored_codecs(broker: &Broker, topic: &str) -> Vec<Compression> {
+    let partition = FetchPartition::default().with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default()
+        .with_topic(TopicName(StrBytes::from_string(topic.to_owned())))
+        .with_partitions(vec![partition]);
+    let request = FetchRequest::default()
+        .with_max_bytes(1 << 20)
+        .with_topics(vec![topic]);
+    // The last version that names topics.
+    let mut response = Wire::connect(broker).ask(12, &request);
+    let partition = response.responses.remove(0).partitions.remove(0);
+    walk(partition.records.as_deref().unwrap_or_default())
+        .map(|found| found.expect("a batch").0.compression().expect("a codec"))
+        .collect()
+}
+
+/// Each batch is sent in another codec than its topic has at that moment.
+#[test]
+fn what_the_broker_compressed_is_read_by_java_and_librdkafka() {
+    let folder = TempDir::new("java-codec-of-topic");
+    let broker = Broker::small(folder.path(), &[]);
+    let topic = unique("codecs");
+    create(&broker, &topic, "1");
+    let long = "compressible ".repeat(400);
+    let mut sent = Vec::new();
+    let mut expected = Vec::new();
+    for (round, (settings, codec, of_producer)) in [
+        ("compression.type=gzip", Compression::Gzip, "none"),
+        ("compression.type=snappy", Compression::Snappy, "gzip"),
+        ("compression.type=lz4", Compression::Lz4, "snappy"),
+        ("compression.lz4.level=12", Compression::Lz4, "zstd"),
+        ("compression.type=zstd", Compression::Zstd, "lz4"),
+        ("compression.zstd.level=22", Compression::Zstd, "none"),
+        ("compression.type=uncompressed", Compression::None, "zstd"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        ottla()
+            .args(["topic", "alter", &topic, "--set", settings])
+            .env("OTTLA_BOOTSTRAP", broker.bootstrap())
+            .succeed();
+        // Several blocks of LZ4 and Snappy in one batch.
+        let lines: Vec<String> = (0..60).map(|n| format!("{round} {n} {long}")).collect();
+        kcat(&broker)
+            .args(["-P", "-t", &topic, "-p", "0", "-z", of_producer])
+            .args(["-X", "linger.ms=1000"])
+            .stdin(lines.join("\n") + "\n")
+            .succeed();
+        sent.extend(lines);
+        expected.push(codec);
+    }
+    let mut codecs = stored_codecs(&broker, &topic);
+    codecs.dedup();
+    expected.dedup();
+    assert_eq!(codecs, expected);
+    let read = kcat(&broker)
+        .args(["-C", "-e", "-q", "-t", &topic, "-o", "beginning"])
+        .succeed();
+    assert!(read.lines() == sent, "librdkafka read something else");
+    let printed: Vec<String> = sent
+        .iter()
+        .enumerate()
+        .map(|(offset, line)| format!("Partition:0\tOffset:{offset}\tNO_HEADERS\tnull\t{line}"))
+        .collect();
+    let read = consume(&broker, &topic, "0", "earliest", sent.len());
+    assert!(read == printed, "the Java client read something else");
+}
+
 #[test]
 fn records_before_an_offset_are_deleted_and_get_offsets_tells() {
     let folder = TempDir::new("java-delete");
@@ -251,7 +327,7 @@ fn records_before_an_offset_are_deleted_and_get_offsets_tells() {
     create(&broker, &topic, "2");
     let empty = [format!("{topic}:0:0"), format!("{topic}:1:0")];
     assert_eq!(offsets(&broker, &topic, "latest"), empty);
-    let partition_0 = ottla_integration_tests::clients::kcat(&broker);
+    let partition_0 = kcat(&broker);
     let lines: String = (0..10).map(|n| format!("value {n}\n")).collect();
     partition_0
         .args(["-P", "-t", &topic, "-p", "0"])

@@ -80,6 +80,17 @@ impl Compression {
             code => Err(BatchError::UnknownCompression(code as u8)),
         }
     }
+
+    /// The code of this codec in a batch's attributes.
+    pub(crate) fn code(self) -> i16 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
 }
 
 /// Whose clock set the timestamps of a batch.
@@ -283,11 +294,11 @@ fn stamp_timestamp(batch: &mut [u8], timestamp_type: TimestampType, max_timestam
     batch[CRC_AT..ATTRIBUTES_AT].copy_from_slice(&crc.to_be_bytes());
 }
 
-/// What changes in the header of a batch that loses records.
+/// What changes in the header of a batch that loses records or gets another codec.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rewrite {
-    /// Otherwise the records are not compressed any more.
-    pub(crate) keeps_codec: bool,
+    /// The codec of the new records.
+    pub(crate) compression: Compression,
     /// Whether the base timestamp is a delete horizon.
     pub(crate) delete_horizon: bool,
     pub(crate) base_timestamp: i64,
@@ -301,10 +312,9 @@ pub(crate) fn rewrite(batch: &[u8], fields: &Rewrite, records: &[u8]) -> Option<
     let header = batch.first_chunk::<HEADER_LEN>()?;
     let total = HEADER_LEN + records.len();
     let length = i32::try_from(total - LOG_OVERHEAD).ok()?;
-    let mut attributes = i16::from_be_bytes(field(header, ATTRIBUTES_AT)) & !DELETE_HORIZON_BIT;
-    if !fields.keeps_codec {
-        attributes &= !COMPRESSION_MASK;
-    }
+    let old_attributes = i16::from_be_bytes(field(header, ATTRIBUTES_AT));
+    let mut attributes =
+        old_attributes & !DELETE_HORIZON_BIT & !COMPRESSION_MASK | fields.compression.code();
     if fields.delete_horizon {
         attributes |= DELETE_HORIZON_BIT;
     }

@@ -131,6 +131,11 @@ impl<'a> Stream<'a> {
         self.limit - self.produced + self.unread().len()
     }
 
+    /// Bytes of all chunks so far; without compression, of the whole input.
+    pub(crate) fn produced(&self) -> usize {
+        self.produced
+    }
+
     fn refill(&mut self) -> Result<(), DecompressError> {
         let room = self.limit - self.produced;
         let next = match &mut self.source {

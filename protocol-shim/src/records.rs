@@ -1,14 +1,15 @@
 //! The records inside a batch: what a producer may send, and a walk over them that borrows instead of decoding.
 //!
 //! Used by Produce (`validate_produce`), ListOffsets (`first_record_since`, `max_timestamp_record`), internal topics
-//! and compaction (`for_each_record`; `filter.rs` alone rewrites a batch). It never decodes a batch into owned records,
-//! reserves nothing from a count or length on the wire, and decompresses as a stream (see `compression`).
+//! and compaction (`for_each_record`). Only `filter.rs` and `recompress.rs` rewrite a batch. It never decodes a batch into
+//! owned records, reserves nothing from a count or length on the wire, and decompresses as a stream (see `compression`).
 //! Invariant: validation and the timestamp look-ups hold no more than the codec's buffer, however long a record says
 //! it is; `for_each_record` also holds the largest record that crosses a chunk, grown as its bytes arrive.
 
 mod filter;
 mod layout;
 mod produce;
+mod recompress;
 
 use std::ops::ControlFlow;
 
@@ -18,9 +19,11 @@ use crate::error_code::ErrorCode;
 use crate::varint::{VarintError, read_varint};
 use layout::{Fault, Layout, RecordBody};
 
+pub use crate::compression::encode::Encoding;
 pub use filter::{DeleteHorizon, Retained, emptied, retain_records};
 pub use layout::{Header, Headers, RecordView};
 pub use produce::{ProduceLimits, ValidBatch, validate_produce};
+pub use recompress::{recompress, wants_recompression};
 
 /// Why records are refused or unreadable. The text is what a producer sees.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +42,12 @@ pub enum RecordsError {
     BatchTooLarge {
         /// Bytes of the batch as sent.
         size: usize,
+        /// `max.message.bytes`.
+        max: usize,
+    },
+    /// More bytes than the topic takes, once compressed as the topic wants it.
+    #[error("record batch exceeds the maximum of {max} bytes once it has the codec of its topic")]
+    RecompressedTooLarge {
         /// `max.message.bytes`.
         max: usize,
     },
@@ -86,9 +95,9 @@ impl RecordsError {
             Self::Corrupt(_) => ErrorCode::CorruptMessage,
             Self::Invalid(_) => ErrorCode::InvalidRecord,
             Self::UnsupportedCompression(_) => ErrorCode::UnsupportedCompressionType,
-            Self::BatchTooLarge { .. } | Self::DecompressedTooLarge(_) => {
-                ErrorCode::MessageTooLarge
-            }
+            Self::BatchTooLarge { .. }
+            | Self::RecompressedTooLarge { .. }
+            | Self::DecompressedTooLarge(_) => ErrorCode::MessageTooLarge,
             Self::ProducerEpoch(_) => ErrorCode::InvalidProducerEpoch,
             // Kafka's order: one bad timestamp outweighs any number of missing keys.
             Self::Rejected(records)
@@ -189,6 +198,9 @@ fn for_each_time(
     }
     records.expect_end().map_err(told(max_decompressed))
 }
+
+const TOO_LONG: RecordsError = RecordsError::Invalid("batch is longer than its length field says");
+const NOT_COMPRESSED: RecordsError = RecordsError::Invalid("records cannot be compressed again");
 
 fn whole_batch(batch: &[u8]) -> Result<BatchHeader, RecordsError> {
     let header =
@@ -298,6 +310,11 @@ impl<'a> Records<'a> {
             self.stream.consume(taken);
         }
         Ok(visit(RecordView::parse(crossing)?))
+    }
+
+    /// Bytes of the records up to here, decompressed; of all of them at the end.
+    fn len_so_far(&self) -> usize {
+        self.stream.produced()
     }
 
     /// Also reads the codec's own trailer, and so its checksum.

@@ -15,7 +15,6 @@ use thiserror::Error;
 use super::listeners::Refused;
 use super::table::{self, Row, State};
 use super::{Config, Values, value};
-use crate::topic_config;
 use crate::topic_config::table as topic_table;
 
 /// What the loader found.
@@ -189,14 +188,10 @@ fn from_settings(settings: Settings, mut warnings: Vec<Warning>) -> Result<Loade
         sources.insert(row.name, origin);
         match row.state() {
             State::Effective => {}
-            State::NotYet(note) => {
-                if not_enforced(row, &values) {
-                    warnings.push(Warning {
-                        key,
-                        message: format!("accepted, but {note}"),
-                    });
-                }
-            }
+            State::NotYet(note) => warnings.push(Warning {
+                key,
+                message: format!("accepted, but {note}"),
+            }),
             State::NoMeaning(reason) => infos.push(format!("{key} has no effect here: {reason}")),
         }
     }
@@ -305,12 +300,6 @@ fn unknown(key: &str, origin: &Origin) -> String {
         }
         None => format!("unknown property, ignored ({origin})"),
     }
-}
-
-fn not_enforced(row: &Row, values: &Values) -> bool {
-    let value = values.set(row.name).unwrap_or_default();
-    row.topic
-        .is_none_or(|topic| topic_config::not_enforced(topic, value).is_some())
 }
 
 fn way_out(row: &Row) -> String {

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::DynamicConfig;
+use crate::topic_config;
 
 const STOCK: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -291,17 +292,13 @@ fn a_bad_value_is_refused_with_name_value_range_and_the_way_out() {
 }
 
 #[test]
-fn a_setting_that_is_not_enforced_warns_unless_it_asks_for_what_happens_anyway() {
+fn a_setting_that_is_not_enforced_warns() {
     let warned = |set: &str| load(None, &[], &[set]).unwrap().warnings;
-    assert_eq!(
-        warned("compression.lz4.level=3")[0].to_string(),
-        "compression.lz4.level: accepted, but batches keep the codec of their producer"
-    );
-    assert_eq!(warned("compression.type=gzip").len(), 1);
     assert_eq!(warned("transactional.id.expiration.ms=5").len(), 1);
     for harmless in [
-        "compression.type=producer",
-        "min.insync.replicas=1",
+        "compression.type=gzip",
+        "compression.lz4.level=3",
+        "min.insync.replicas=2",
         "unclean.leader.election.enable=false",
         "num.partitions=1",
     ] {

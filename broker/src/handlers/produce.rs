@@ -4,39 +4,35 @@
 //! record errors and a message, 9 is flexible, 10 leader hints (never sent: there is one node), 12 enrols
 //! partitions in transactions implicitly, 13 names topics by id. zstd needs 7 (KIP-110).
 //!
-//! What is checked and what each failure is answered stands in `records::validate_produce`; here only what
-//! concerns the request as a whole: acks, topics, partitions named twice, transactions.
+//! What is checked and what each failure is answered stands in `records::validate_produce`, what becomes of the bytes
+//! in `produce/batch.rs`; here only what concerns the request as a whole: acks, topics, partitions named twice,
+//! in-sync replicas, transactions.
+
+mod batch;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
-use ottla_coordinator::metadata::topic_name;
+use ottla_coordinator::metadata::{Partition as PartitionState, topic_name};
 use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::error_code::ErrorCode;
-use ottla_protocol::records::{self, ProduceLimits, RecordsError};
+use ottla_protocol::records::{ProduceLimits, RecordsError};
 use ottla_storage::log::{AppendEntry, Partition};
 use ottla_storage::waiters::Acks;
 use uuid::Uuid;
 
-use super::apart;
 use crate::error::storage_error;
 use crate::metrics::TopicMetrics;
 use crate::partitions::LocalTopic;
 use crate::router::{Ctx, Deferred, DeferredAnswer};
-use crate::topic_config::MessageTimestampType;
-
-/// Batches from this size on, and all compressed ones, are checked off the async workers.
-const CHECK_APART_BYTES: usize = 256 << 10;
-
-/// Smaller batches are copied: the read buffer they lie in is much larger.
-const COPIED_BELOW_BYTES: usize = 16 << 10;
+use crate::topic_config::{MessageTimestampType, TopicConfig};
 
 /// The client id that may write to internal topics (Kafka's `AdminUtils.ADMIN_CLIENT_ID`).
 const ADMIN_CLIENT: &str = "__admin_client";
@@ -56,6 +52,7 @@ struct Submitted {
     /// Its place among the entries handed to the log.
     index: usize,
     records: u64,
+    /// As sent: what a codec of the topic makes of them does not count (Kafka's `BytesInPerSec`).
     bytes: u64,
 }
 
@@ -122,6 +119,7 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
             // A request may name 20,000, and others wait for this thread.
             tokio::task::consume_budget().await;
             let index = data.index;
+            let sent_bytes = data.records.as_ref().map_or(0, Bytes::len);
             let named_twice = !twice.is_empty() && twice.contains(&(name.clone(), topic_id, index));
             let checked = match find(&ctx, local.as_ref(), index) {
                 Err(refusal) => Err(refusal),
@@ -134,6 +132,12 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                 Ok(_) if full.is_some() => {
                     Err((ErrorCode::KafkaStorageError, full.map(str::to_owned)).into())
                 }
+                Ok((local, _))
+                    if acks == Some(Acks::All) && !in_sync_enough(&ctx, local, index) =>
+                {
+                    let message = "fewer replicas are in sync than min.insync.replicas asks for";
+                    Err((ErrorCode::NotEnoughReplicas, Some(message.to_owned())).into())
+                }
                 Ok((local, partition)) => check(&ctx, local, partition, data, transactional).await,
             };
             partitions.push(match checked {
@@ -141,7 +145,7 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                     let submitted = Submitted {
                         index: entries.len(),
                         records: u64::try_from(entry.header.record_count).unwrap_or(0),
-                        bytes: entry.bytes.len() as u64,
+                        bytes: sent_bytes as u64,
                     };
                     entries.push(entry);
                     Outcome {
@@ -305,6 +309,25 @@ fn find<'a>(
     Ok((local, partition))
 }
 
+/// Whether a write with acks=all may begin.
+fn in_sync_enough(ctx: &Ctx, local: &LocalTopic, index: i32) -> bool {
+    if local.config.min_insync_replicas <= 1 {
+        // The leader is always in sync, and this broker is it.
+        return true;
+    }
+    let image = ctx.broker.metadata.image();
+    image
+        .topic_by_id(&local.id)
+        .and_then(|topic| topic.partitions.get(usize::try_from(index).ok()?))
+        // A topic deleted meanwhile: the log says so.
+        .is_none_or(|state| has_min_isr(state, &local.config))
+}
+
+/// Kafka's rule of `Partition.appendRecordsToLeader`.
+fn has_min_isr(state: &PartitionState, config: &TopicConfig) -> bool {
+    state.isr.len() >= config.effective_min_isr(state.replicas.len())
+}
+
 async fn check(
     ctx: &Ctx,
     local: &LocalTopic,
@@ -326,26 +349,14 @@ async fn check(
         compacted: config.cleanup_policy.compact,
         log_append_time: config.message_timestamp_type == MessageTimestampType::LogAppendTime,
     };
-    let (header, bytes) = validate(ctx, bytes, limits).await?;
+    let (header, bytes) = batch::ready(ctx, bytes, limits, config.encoding()).await?;
     check_transaction(&header, transactional)?;
     Ok(AppendEntry {
         partition: partition.clone(),
-        bytes: own(bytes),
+        bytes: batch::own(bytes),
         header,
         leader_epoch: partition.offsets().leader_epoch,
     })
-}
-
-/// The bytes as nobody else's: without a copy where they are nearly all of their frame and its last user.
-fn own(bytes: Bytes) -> BytesMut {
-    if bytes.len() < COPIED_BELOW_BYTES {
-        return BytesMut::from(&bytes[..]);
-    }
-    match bytes.try_into_mut() {
-        Ok(own) if own.capacity() <= own.len() * 2 => own,
-        Ok(shared) => BytesMut::from(&shared[..]),
-        Err(shared) => BytesMut::from(&shared[..]),
-    }
 }
 
 /// Until transactions exist no id is known and no partition belongs to one.
@@ -368,57 +379,6 @@ fn check_transaction(header: &BatchHeader, transactional: bool) -> Result<(), Re
         )
             .into())
     }
-}
-
-/// Checks the bytes; big or compressed ones off the async workers, at most two decompressions at once.
-async fn validate(
-    ctx: &Ctx,
-    bytes: Bytes,
-    limits: ProduceLimits,
-) -> Result<(BatchHeader, Bytes), Refusal> {
-    let compressed = BatchHeader::parse(&bytes).is_ok_and(|header| header.attributes & 0x07 != 0);
-    let checked = if compressed || bytes.len() >= CHECK_APART_BYTES {
-        let permit = if compressed {
-            let waited = ctx.broker.decompressions.clone().acquire_owned().await;
-            Some(waited.map_err(|_| (ErrorCode::NotLeaderOrFollower, None))?)
-        } else {
-            None
-        };
-        let bytes = bytes.clone();
-        let metrics = ctx.broker.metrics.clone();
-        let checked = apart(move || {
-            // Counted where it happens, so that the count can prove what the permits are for.
-            let running = compressed.then(|| metrics.decompression());
-            let checked = records::validate_produce(&bytes, &limits);
-            drop((running, permit));
-            checked
-        });
-        checked.await.map_err(|code| (code, None))?
-    } else {
-        records::validate_produce(&bytes, &limits)
-    };
-    match checked {
-        Ok(valid) => {
-            let mut header = valid.header;
-            let bytes = restamped(&valid, bytes);
-            header.max_timestamp = valid.max_timestamp;
-            Ok((header, bytes))
-        }
-        Err(error) => {
-            ctx.broker.metrics.refused("bad_batch");
-            Err(error.into())
-        }
-    }
-}
-
-/// The bytes as sent, but where their maximum timestamp is wrong: the broker knows better after its walk.
-fn restamped(valid: &records::ValidBatch, bytes: Bytes) -> Bytes {
-    if valid.max_timestamp == valid.header.max_timestamp {
-        return bytes;
-    }
-    let mut stamped = bytes.to_vec();
-    ottla_protocol::batch::stamp_max_timestamp(&mut stamped, valid.max_timestamp);
-    stamped.into()
 }
 
 fn fill(
@@ -474,4 +434,47 @@ fn respond(ctx: &Ctx, topics: Vec<TopicOutcome>) -> ProduceResponse {
         })
         .collect();
     ProduceResponse::default().with_responses(responses)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::{Config, DynamicConfig};
+
+    #[test]
+    fn a_write_with_acks_all_needs_the_in_sync_replicas_that_there_can_be() {
+        let loaded = Config::load(None, std::iter::empty(), &[]).expect("the defaults load");
+        let broker = DynamicConfig::at_start(&loaded.config);
+        for (replicas, in_sync, min_insync_replicas, enough) in [
+            (1, 1, "1", true),
+            // More than there are replicas asks for all of them.
+            (1, 1, "2", true),
+            (3, 3, "5", true),
+            (3, 2, "5", false),
+            (3, 2, "2", true),
+            (3, 1, "2", false),
+            (3, 1, "1", true),
+        ] {
+            let overrides: BTreeMap<String, String> = [(
+                "min.insync.replicas".to_owned(),
+                min_insync_replicas.to_owned(),
+            )]
+            .into();
+            let config = TopicConfig::resolve(&overrides, &broker);
+            let state = PartitionState {
+                replicas: (1..=replicas).collect(),
+                isr: (1..=in_sync).collect(),
+                leader: 1,
+                leader_epoch: 0,
+                partition_epoch: 0,
+            };
+            assert_eq!(
+                has_min_isr(&state, &config),
+                enough,
+                "{in_sync} of {replicas} with min.insync.replicas={min_insync_replicas}"
+            );
+        }
+    }
 }

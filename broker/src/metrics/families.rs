@@ -261,9 +261,9 @@ families! {
     PANICS: Counter "ottla_panics_total"
         "Panics caught; each one is a bug.";
     DECOMPRESSIONS_RUNNING: Gauge "ottla_decompressions_running"
-        "Batches that are being decompressed now.";
+        "Batches that are being decompressed or compressed now.";
     DECOMPRESSIONS_MOST: Gauge "ottla_decompressions_running_most"
-        "Most batches that were being decompressed at a moment since the start.";
+        "Most batches that were being decompressed or compressed at a moment since the start.";
     GROUP_COMMIT_REQUESTS: Histogram "ottla_group_commit_requests"
         "Requests whose batches were written together.";
     GROUP_COMMIT_BATCHES: Histogram "ottla_group_commit_batches"

@@ -124,7 +124,7 @@ struct Inner {
     registered: Registered,
     topics: Topics,
     apis: Apis,
-    /// Batches being decompressed, and the most there were; the gauges change under it, or one could go back.
+    /// Batches being decompressed or compressed, and the most there were; the gauges change under it, or one could go back.
     decompressions: Mutex<(i64, i64)>,
     // Weak, because what they point to usually holds the metrics.
     partitions: Mutex<Option<Weak<dyn PartitionSource>>>,
@@ -208,7 +208,7 @@ impl Metrics {
         self.inner.registered.panics.inc();
     }
 
-    /// A batch is being decompressed, until the answer is dropped.
+    /// A batch is being decompressed or compressed, until the answer is dropped.
     #[must_use = "dropping it says that it is done"]
     pub fn decompression(&self) -> Decompression {
         self.decompressions_changed(1);

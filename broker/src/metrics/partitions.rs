@@ -37,8 +37,8 @@ pub struct PartitionFacts<'a> {
     pub replicas: &'a [i32],
     /// Ids of the in-sync replicas.
     pub isr: &'a [i32],
-    /// The topic's `min.insync.replicas`.
-    pub min_isr: i32,
+    /// How many of the replicas must be in sync: `min.insync.replicas`, at most as many as there are.
+    pub min_isr: usize,
     /// Producers whose sequences are remembered.
     pub producers: usize,
 }
@@ -268,7 +268,7 @@ impl Row {
             hosted: facts.replicas.contains(&facts.node_id),
             replicas: facts.replicas.len() as i64,
             in_sync: facts.isr.len() as i64,
-            min_isr: i64::from(facts.min_isr),
+            min_isr: i64::try_from(facts.min_isr).unwrap_or(i64::MAX),
             producers: facts.producers,
         }
     }
@@ -442,7 +442,7 @@ mod tests {
             high_watermark: i64::MIN,
             last_stable: 0,
             size_bytes: u64::MAX,
-            min_isr: i32::MIN,
+            min_isr: usize::MAX,
             ..healthy("or\"ders", 0)
         };
         let snapshot = Snapshot::take(&Facts(vec![wide; 50]));

@@ -4,7 +4,7 @@
 //! state of a broker-wide default. It parses nothing. Invariants, each tested: the rows are Kafka's, in
 //! order of name; a row whose default or bounds differ from Kafka's says why.
 
-use crate::config::State::{self, Effective, NoMeaning, NotYet};
+use crate::config::State::{self, Effective, NoMeaning};
 use crate::config::value::{Bounds, ConfigType};
 use Bounds::{Any, AtLeast, Between, BetweenOr, ListOf, OneOf, Share, ThrottledReplicas};
 use ConfigType::{Boolean, Double, Int, List, Long, String as Text};
@@ -86,8 +86,6 @@ pub(crate) const COMPRESSION_TYPES: &[&str] =
 pub(crate) const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
 /// Why `flush.messages` has another default than Kafka's.
 pub(crate) const DURABLE_BY_DEFAULT: &str = "durable by default: a batch is acknowledged once it is synced; Kafka leaves it to the page cache";
-const CODEC_LATER: &str = "batches keep the codec of their producer";
-const CLUSTER_LATER: &str = "it needs a second broker";
 const NO_SEGMENTS: &str = "a partition is not cut into segment files";
 const BY_BATCH: &str = "a partition is not cut into segment files; records are deleted batch by batch, and none is kept until a segment is full or old enough";
 const ONE_REPLICA: &str = "a partition has one replica, on this broker";
@@ -103,13 +101,13 @@ pub const TOPIC_CONFIGS: &[Row] = &[
         Effective,
         "What happens with old records: delete by age and size, compact to the newest of each key, or both."),
     Row::new("compression.gzip.level", Int, "-1", BetweenOr(1, 9, -1), &[("compression.gzip.level", Same)],
-        NotYet(CODEC_LATER), "Level for compression.type=gzip."),
+        Effective, "Level for compression.type=gzip."),
     Row::new("compression.lz4.level", Int, "9", Between(1, 17), &[("compression.lz4.level", Same)],
-        NotYet(CODEC_LATER), "Level for compression.type=lz4."),
+        Effective, "Level for compression.type=lz4; at 9 the fast compressor is used, else the thorough one, as in Kafka."),
     Row::new("compression.type", Text, "producer", OneOf(COMPRESSION_TYPES), &[("compression.type", Same)],
-        NotYet(CODEC_LATER), "Codec that batches are stored with; producer keeps each as it came."),
+        Effective, "Codec that produced batches are stored with; producer keeps each as it came."),
     Row::new("compression.zstd.level", Int, "3", Between(-131_072, 22), &[("compression.zstd.level", Same)],
-        NotYet(CODEC_LATER), "Level for compression.type=zstd."),
+        Effective, "Level for compression.type=zstd."),
     Row::new("delete.retention.ms", Long, "86400000", AtLeast(0), &[("log.cleaner.delete.retention.ms", Same)],
         Effective, "How long a compacted topic keeps tombstones."),
     Row::new("file.delete.delay.ms", Long, "60000", AtLeast(0), &[("log.segment.delete.delay.ms", Same)],
@@ -132,7 +130,7 @@ pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("max.compaction.lag.ms", Long, MAX, AtLeast(1), &[("log.cleaner.max.compaction.lag.ms", Same)],
         Effective, "A record is compacted at the latest after this time."),
     Row::new("max.message.bytes", Int, "1048588", AtLeast(0), &[("message.max.bytes", Same)],
-        Effective, "Largest record batch, as compressed by its producer."),
+        Effective, "Largest record batch, as compressed by its producer and by compression.type."),
     Row::new("message.timestamp.after.max.ms", Long, "3600000", AtLeast(0), &[("log.message.timestamp.after.max.ms", Same)],
         Effective, "How far a record's timestamp may lie ahead of the broker's clock (CreateTime)."),
     Row::new("message.timestamp.before.max.ms", Long, MAX, AtLeast(0), &[("log.message.timestamp.before.max.ms", Same)],
@@ -144,7 +142,7 @@ pub const TOPIC_CONFIGS: &[Row] = &[
     Row::new("min.compaction.lag.ms", Long, "0", AtLeast(0), &[("log.cleaner.min.compaction.lag.ms", Same)],
         Effective, "A record is not compacted before this time."),
     Row::new("min.insync.replicas", Int, "1", AtLeast(1), &[("min.insync.replicas", Same)],
-        NotYet(CLUSTER_LATER), "Replicas that must be in sync for a write with acks=all."),
+        Effective, "Replicas that must be in sync for a write with acks=all; of a partition with fewer replicas, all of them."),
     Row::new("preallocate", Boolean, "false", Any, &[("log.preallocate", Same)],
         NoMeaning(NO_SEGMENTS), "Whether segment files are allocated at once."),
     Row::new("remote.log.copy.disable", Boolean, "false", Any, &[],

@@ -1,7 +1,7 @@
 use super::*;
-use crate::config::Config;
 use crate::config::tests::{in_kafkas_words, kafka_configs};
 use crate::config::value::{ConfigType, check};
+use crate::config::{Config, State};
 
 const KAFKA_TOPIC_CONFIGS: &str = include_str!("../testdata/kafka-4.3.1-topic-configs.tsv");
 
@@ -404,25 +404,78 @@ fn settings_that_contradict_each_other_or_the_broker_are_refused() {
 }
 
 #[test]
-fn what_is_not_enforced_says_so() {
+fn only_these_have_no_effect() {
+    let without: Vec<&str> = TOPIC_CONFIGS
+        .iter()
+        .filter(|row| row.state != State::Effective)
+        .map(|row| row.name)
+        .collect();
     assert_eq!(
-        not_enforced("compression.type", "gzip"),
-        Some("batches keep the codec of their producer")
+        without,
+        [
+            "file.delete.delay.ms",
+            "follower.replication.throttled.replicas",
+            "index.interval.bytes",
+            "leader.replication.throttled.replicas",
+            "local.retention.bytes",
+            "local.retention.ms",
+            "preallocate",
+            "remote.log.copy.disable",
+            "remote.log.delete.on.disable",
+            "remote.storage.enable",
+            "segment.bytes",
+            "segment.index.bytes",
+            "segment.jitter.ms",
+            "segment.ms",
+            "unclean.leader.election.enable",
+        ]
     );
-    assert_eq!(not_enforced("compression.type", "producer"), None);
-    assert_eq!(not_enforced("min.insync.replicas", "1"), None);
-    for effective in [
-        "max.message.bytes",
-        "flush.messages",
-        "flush.ms",
-        "message.timestamp.type",
-        "retention.ms",
-        "cleanup.policy",
-        "delete.retention.ms",
-        "segment.bytes",
-        "nope",
+    let described = describe(&BTreeMap::new(), &broker(&[]));
+    for (row, described) in TOPIC_CONFIGS.iter().zip(described) {
+        let says_so = described.documentation.contains(" No effect here: ");
+        assert_eq!(says_so, without.contains(&row.name), "{}", row.name);
+        assert!(!described.documentation.contains("Not yet"), "{}", row.name);
+    }
+}
+
+#[test]
+fn batches_are_stored_with_the_codec_and_level_of_their_topic() {
+    let config = broker(&["compression.type=gzip", "compression.zstd.level=7"]);
+    let encoding =
+        |settings: &[(&str, &str)]| TopicConfig::resolve(&overrides(settings), &config).encoding();
+    assert_eq!(encoding(&[]), Some(Encoding::Gzip { level: -1 }));
+    for (settings, expected) in [
+        (&[("compression.type", "producer")][..], None),
+        (
+            &[("compression.type", "uncompressed")],
+            Some(Encoding::Uncompressed),
+        ),
+        (
+            &[("compression.gzip.level", "9")],
+            Some(Encoding::Gzip { level: 9 }),
+        ),
+        (&[("compression.type", "snappy")], Some(Encoding::Snappy)),
+        (
+            &[("compression.type", "lz4")],
+            Some(Encoding::Lz4 { level: 9 }),
+        ),
+        (
+            &[("compression.type", "lz4"), ("compression.lz4.level", "17")],
+            Some(Encoding::Lz4 { level: 17 }),
+        ),
+        (
+            &[("compression.type", "zstd")],
+            Some(Encoding::Zstd { level: 7 }),
+        ),
+        (
+            &[
+                ("compression.type", "zstd"),
+                ("compression.zstd.level", "-5"),
+            ],
+            Some(Encoding::Zstd { level: -5 }),
+        ),
     ] {
-        assert_eq!(not_enforced(effective, "1"), None, "{effective}");
+        assert_eq!(encoding(settings), expected, "{settings:?}");
     }
 }
 

@@ -30,6 +30,7 @@ mod order;
 mod producers;
 mod requests;
 mod sessions;
+mod topic_configs;
 mod topics;
 mod versions;
 

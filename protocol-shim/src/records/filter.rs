@@ -9,9 +9,9 @@
 use std::ops::ControlFlow;
 
 use super::layout::RecordView;
-use super::{RecordsError, for_each_record, whole_batch};
+use super::{NOT_COMPRESSED, RecordsError, TOO_LONG, for_each_record, whole_batch};
 use crate::batch::{BatchHeader, Compression, NO_TIMESTAMP, Rewrite, rewrite};
-use crate::compression::encode::compress;
+use crate::compression::encode::{Encoding, compress};
 use crate::varint::{put_varint, put_varlong};
 
 /// What is left of a batch.
@@ -74,7 +74,7 @@ pub fn retain_records(
 pub fn emptied(batch: &[u8]) -> Result<Vec<u8>, RecordsError> {
     let header = whole_batch(batch)?;
     let rewritten = Rewrite {
-        keeps_codec: false,
+        compression: Compression::None,
         delete_horizon: false,
         base_timestamp: NO_TIMESTAMP,
         max_timestamp: header.max_timestamp,
@@ -82,8 +82,6 @@ pub fn emptied(batch: &[u8]) -> Result<Vec<u8>, RecordsError> {
     };
     rewrite(batch, &rewritten, &[]).ok_or(TOO_LONG)
 }
-
-const TOO_LONG: RecordsError = RecordsError::Invalid("batch is longer than its length field says");
 
 /// The batch with the records of `kept` only. Held at once: the records that stay, and the same compressed.
 fn rebuild(
@@ -127,15 +125,14 @@ fn rebuild(
         .map_err(|_| RecordsError::UnsupportedCompression(header.attributes & 7))?;
     let horizon = new_horizon.is_some() || header.delete_horizon_ms().is_some();
     let rewritten = Rewrite {
-        keeps_codec: true,
+        compression,
         delete_horizon: horizon,
         base_timestamp,
         max_timestamp,
         record_count: kept.iter().filter(|stays| **stays).count() as i32,
     };
     if compression != Compression::None {
-        content = compress(compression, &content)
-            .map_err(|_| RecordsError::Invalid("records cannot be compressed again"))?;
+        content = compress(Encoding::usual(compression), &content).map_err(|_| NOT_COMPRESSED)?;
     }
     rewrite(batch, &rewritten, &content).ok_or(TOO_LONG)
 }
@@ -157,4 +154,4 @@ fn move_timestamp(out: &mut Vec<u8>, body: &[u8], timestamp: i64, base_timestamp
 
 #[cfg(test)]
 #[path = "filter_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,7 @@ use crate::compression::tests::encodings;
 
 /// A record as a consumer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+pub(crate) struct Seen {
     offset: i64,
     timestamp: i64,
     key: Option<Vec<u8>>,
@@ -14,11 +14,11 @@ struct Seen {
     headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
-fn header(batch: &[u8]) -> BatchHeader {
+pub(crate) fn header(batch: &[u8]) -> BatchHeader {
     BatchHeader::parse(batch).expect("a batch")
 }
 
-fn seen(batch: &[u8]) -> Vec<Seen> {
+pub(crate) fn seen(batch: &[u8]) -> Vec<Seen> {
     let header = header(batch);
     let mut found = Vec::new();
     for_each_record(batch, usize::MAX, |record| {
@@ -62,7 +62,7 @@ fn rewritten(retained: Retained) -> Vec<u8> {
 }
 
 /// A stored batch of any codec, with anything in it that a producer may send.
-fn any_batch(rng: &mut fastrand::Rng) -> Vec<u8> {
+pub(crate) fn any_batch(rng: &mut fastrand::Rng) -> Vec<u8> {
     let base_timestamp = match rng.u8(0..10) {
         0 => i64::MIN,
         1 => NO_TIMESTAMP,
@@ -97,14 +97,7 @@ fn any_batch(rng: &mut fastrand::Rng) -> Vec<u8> {
     }
     let encodings = encodings(builder.records_bytes(), rng);
     let (name, codec, records) = &encodings[rng.usize(0..encodings.len())];
-    let code = match codec {
-        Compression::None => 0,
-        Compression::Gzip => 1,
-        Compression::Snappy => 2,
-        Compression::Lz4 => 3,
-        Compression::Zstd => 4,
-    };
-    let mut batch = builder.build_with(code, records);
+    let mut batch = builder.build_with(codec.code(), records);
     assert_eq!(header(&batch).compression(), Ok(*codec), "{name}");
     stamp(&mut batch, rng.i64(0..1 << 40), rng.i32(0..9));
     if rng.u8(0..4) == 0 {
@@ -114,7 +107,7 @@ fn any_batch(rng: &mut fastrand::Rng) -> Vec<u8> {
 }
 
 /// What must never change.
-fn place(batch: &[u8]) -> (i64, i64, i32, i64, i16, i32, bool, bool, TimestampType) {
+pub(crate) fn place(batch: &[u8]) -> (i64, i64, i32, i64, i16, i32, bool, bool, TimestampType) {
     let header = header(batch);
     (
         header.base_offset,
@@ -298,7 +291,7 @@ fn another_reader_of_batches_agrees() {
     for code in 0..=4 {
         let content = builder.records_bytes();
         let compression = Compression::from_attributes(code).expect("a codec");
-        let records = compress(compression, content).expect("compresses");
+        let records = compress(Encoding::usual(compression), content).expect("compresses");
         let batch = builder.clone().build_with(code, &records);
         let left = rewritten(retain(&batch, NO_HORIZON, |index| index % 2 == 0));
         if code != 0 {
@@ -330,7 +323,8 @@ fn damaged_records_and_too_many_bytes_are_errors() {
     assert!(retain_records(&cut, usize::MAX, NO_HORIZON, |_| true).is_err());
     assert!(retain_records(&batch[..40], usize::MAX, NO_HORIZON, |_| true).is_err());
     assert!(emptied(&batch[..40]).is_err());
-    let content = compress(Compression::Zstd, &vec![0; 10_000]).expect("compresses");
+    let content =
+        compress(Encoding::usual(Compression::Zstd), &vec![0; 10_000]).expect("compresses");
     let bomb = BatchBuilder::new(0)
         .record(0, None, None, &[])
         .build_with(4, &content);

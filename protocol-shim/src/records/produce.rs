@@ -55,6 +55,8 @@ pub struct ValidBatch {
     pub max_timestamp: i64,
     /// Offset delta of the first record with that timestamp (0 for `LogAppendTime`); -1 if no record has one.
     pub offset_of_max_timestamp_delta: i32,
+    /// Bytes of the records once decompressed.
+    pub records_len: usize,
 }
 
 /// Checks the record bytes of one partition of a Produce request: exactly one batch that the topic takes.
@@ -223,6 +225,7 @@ fn check_records(
         header: *header,
         max_timestamp,
         offset_of_max_timestamp_delta,
+        records_len: records.len_so_far(),
     })
 }
 
