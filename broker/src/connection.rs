@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
-use ottla_protocol::frame::{FrameCodec, FrameError, FrameLimits, Incoming};
+use ottla_protocol::frame::{FrameCodec, FrameError, FrameLimits, Incoming, SIZE_LEN};
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
-use crate::room::{Held, Room};
+use crate::room::{Held, Requests};
 use crate::router::{self, Answer, Order, Origin, Reply};
 
 /// Requests of one connection that may wait for their answers.
@@ -172,7 +172,8 @@ impl Connection {
             let bytes = frame.len();
             let broker = self.origin.broker.clone();
             let mut room = self.frame_room.take();
-            let more = broker.requests.top_up(&mut room, bytes);
+            let whole = SIZE_LEN + bytes;
+            let more = broker.requests.of(whole).top_up(&mut room, whole);
             self.in_flight.beside(more).await.map_err(|_| "shutdown")?;
             // What may park for long has no bytes worth holding room for, or they are bounded elsewhere.
             let room = room.filter(|_| !matches!(order, Order::Parks | Order::Waits));
@@ -301,7 +302,7 @@ impl Connection {
 /// The next frame or, when there is no place for one, only the news that the client went away.
 async fn next_or_gone(
     frames: &mut Frames,
-    room: (&Room, &mut Option<Held>),
+    room: (&Requests, &mut Option<Held>),
     read: bool,
     stop: &CancellationToken,
 ) -> Result<Bytes, Cause> {
@@ -323,7 +324,7 @@ async fn next_or_gone(
 /// The next frame, or why there will be none. What it takes is added to `held`. Dropping it loses nothing that was read.
 async fn read_frame(
     frames: &mut Frames,
-    (room, held): (&Room, &mut Option<Held>),
+    (requests, held): (&Requests, &mut Option<Held>),
     idle: Duration,
     stop: &CancellationToken,
 ) -> Result<Bytes, Cause> {
@@ -338,7 +339,7 @@ async fn read_frame(
                     Incoming::Frame(frame) => return Ok(frame),
                     Incoming::Wants(bytes) => bytes,
                 };
-                // Two large frames may each wait for what the other one has.
+                let room = requests.of(bytes);
                 match timeout(FRAME_TIMEOUT, room.top_up(held, bytes)).await {
                     Ok(granted) => granted.map_err(|_| "shutdown")?,
                     Err(_) => return Err("no_room"),

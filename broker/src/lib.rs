@@ -62,7 +62,7 @@ use crate::metadata_log::MetadataLog;
 use crate::metrics::{BrokerState, Metrics};
 use crate::partitions::Partitions;
 use crate::rate_limit::RateLimit;
-use crate::room::Room;
+use crate::room::{Requests, Room};
 use crate::router::Listener;
 use crate::scrape::Scrape;
 use crate::scrub::Scrub;
@@ -154,7 +154,7 @@ pub struct Broker {
     /// Where large requests are worked on.
     pub large: LargeRequests,
     /// Room for requests (`queued.max.request.bytes`).
-    pub requests: Room,
+    pub requests: Requests,
     /// Room for answers that are read from the disk.
     pub answers: Room,
     broker_epoch: AtomicI64,
@@ -435,7 +435,7 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
         stop.clone(),
     ));
     let broker = Arc::new(Broker {
-        requests: Room::new(request_bytes),
+        requests: Requests::new(request_bytes),
         answers: Room::new(shares.answers),
         fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
         config,

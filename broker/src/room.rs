@@ -94,6 +94,36 @@ impl Room {
     }
 }
 
+/// Frames above this size are large: more than a batch of the usual limit takes.
+const LARGE_BYTES: usize = 2 << 20;
+
+/// Room for requests. Large ones have a half of their own, so that whoever announces some and sends slowly holds up
+/// nobody else.
+#[derive(Debug)]
+pub struct Requests {
+    usual: Room,
+    large: Room,
+}
+
+impl Requests {
+    /// Room for requests of `bytes` together.
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            usual: Room::new(bytes / 2),
+            large: Room::new(bytes / 2),
+        }
+    }
+
+    /// The room that a frame of `bytes`, its size included, needs a part of.
+    pub fn of(&self, bytes: usize) -> &Room {
+        if bytes > LARGE_BYTES {
+            &self.large
+        } else {
+            &self.usual
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
@@ -121,6 +151,16 @@ mod tests {
         assert!(room.take(1).now_or_never().is_none());
         drop(held);
         assert!(room.take(10 << 10).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn large_requests_leave_room_for_others() {
+        let requests = Requests::new(16 << 20);
+        let large = requests.of(100 << 20).take(100 << 20).await.expect("open");
+        assert_eq!(large.bytes(), 8 << 20);
+        assert!(requests.of(3 << 20).take(1).now_or_never().is_none());
+        let usual = requests.of(2 << 20).take(2 << 20).now_or_never();
+        assert!(usual.is_some());
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! A library that makes syncs fail, loaded in front of the system's own into a process under test.
 //!
-//! While the trigger file exists, `fsync` and `fdatasync` return EIO, and each such call adds a byte to the count file.
+//! While the trigger file exists, `fsync` and `fdatasync` of a write-ahead log return EIO, and each such call adds a byte
+//! to the count file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,11 +12,21 @@ const SOURCE: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int fails(void) {
+static int is_log(int fd) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    return length > 4 && memcmp(path + length - 4, ".log", 4) == 0;
+}
+
+static int fails(int file) {
+    if (!is_log(file)) return 0;
     const char *trigger = getenv("OTTLA_SYNCS_FAIL");
     const char *count = getenv("OTTLA_SYNCS_FAILED");
     if (!trigger || !count || access(trigger, F_OK) != 0) return 0;
@@ -28,8 +39,8 @@ static int fails(void) {
     return 1;
 }
 
-int fsync(int fd) { return fails() ? -1 : syscall(SYS_fsync, fd); }
-int fdatasync(int fd) { return fails() ? -1 : syscall(SYS_fdatasync, fd); }
+int fsync(int fd) { return fails(fd) ? -1 : syscall(SYS_fsync, fd); }
+int fdatasync(int fd) { return fails(fd) ? -1 : syscall(SYS_fdatasync, fd); }
 "#;
 
 /// The built library with its two files.
@@ -65,7 +76,7 @@ impl FailingSyncs {
         ]
     }
 
-    /// Every sync from now on fails, or none does.
+    /// Every sync of a write-ahead log from now on fails, or none does.
     pub fn fail(&self, fail: bool) {
         let done = if fail {
             std::fs::write(&self.trigger, b"")

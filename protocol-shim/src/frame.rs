@@ -13,7 +13,8 @@ use tokio_util::codec::Decoder;
 
 use crate::header::MIN_LEN;
 
-const SIZE_LEN: usize = 4;
+/// Bytes of a frame's size, before it.
+pub const SIZE_LEN: usize = 4;
 const API_KEY_LEN: usize = 2;
 const MIB: usize = 1024 * 1024;
 
@@ -26,10 +27,6 @@ const OWN_BUFFER_SIZE: usize = 64 * 1024;
 
 /// What may arrive of a frame before more is granted.
 const FREE: usize = 16 * 1024;
-
-/// What is wanted at first of a larger frame: most are not larger than that, and of those that are, this much arrives
-/// before the rest is asked for.
-const FIRST_GRANT: usize = MIB;
 
 const PRODUCE: i16 = 0;
 const JOIN_GROUP: i16 = 11;
@@ -100,7 +97,8 @@ impl FrameError {
 pub enum Incoming {
     /// A frame, without its four size bytes.
     Frame(Bytes),
-    /// A frame is on its way of which so many bytes may be held once [`FrameCodec::grant`] says so. Said again until then.
+    /// A frame of so many bytes is on its way, and no more of it is held until [`FrameCodec::grant`] says so. It is asked
+    /// for as a whole: two that waited for the rest while they hold a part could wait for each other. Said again until then.
     Wants(usize),
 }
 
@@ -157,12 +155,7 @@ impl Decoder for FrameCodec {
                 make_room(buffer, end.min(allowed) - buffer.len());
                 return Ok(None);
             }
-            let first = allowed < FIRST_GRANT;
-            return Ok(Some(Incoming::Wants(if first {
-                end.min(FIRST_GRANT)
-            } else {
-                end
-            })));
+            return Ok(Some(Incoming::Wants(end)));
         }
         self.granted = 0;
         let mut frame = if size < OWN_BUFFER_SIZE {
@@ -311,19 +304,16 @@ mod tests {
             buffer.extend_from_slice(&stream.split_to(room));
         };
         assert_eq!(frame.len(), size);
-        assert_eq!(wanted.len(), 2, "{wanted:?}");
+        assert_eq!(wanted.len(), 1, "{wanted:?}");
         assert!(wanted[0].0 >= FREE && wanted[0].0 < 2 * FREE);
-        assert!(wanted[1].0 >= FIRST_GRANT && wanted[1].0 < FIRST_GRANT + FREE);
-        assert_eq!((wanted[0].1, wanted[1].1), (FIRST_GRANT, size + SIZE_LEN));
+        assert_eq!(wanted[0].1, size + SIZE_LEN);
         assert!(
             buffer.capacity() < 64 * 1024,
             "the large buffer went with the frame"
         );
         assert_eq!(
-            codec
-                .decode(&mut request(0, FIRST_GRANT).split_to(FREE))
-                .unwrap(),
-            Some(Incoming::Wants(FIRST_GRANT)),
+            codec.decode(&mut request(0, MIB).split_to(FREE)).unwrap(),
+            Some(Incoming::Wants(MIB + SIZE_LEN)),
             "what was granted ends with its frame"
         );
     }

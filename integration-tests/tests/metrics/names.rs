@@ -11,13 +11,10 @@ use ottla_integration_tests::{Broker, TempDir};
 use crate::requests::*;
 
 /// Families that show only what this broker does not have, and why they are there.
-const UNSEEN: &[(&str, &str)] = &[
-    ("kafka_log_log_size", "listed as absent with its reason"),
-    (
-        "ottla_engine_property",
-        "for what the store may tell one day and has no name for",
-    ),
-];
+const UNSEEN: &[(&str, &str)] = &[(
+    "ottla_engine_property",
+    "for what the store may tell one day and has no name for",
+)];
 
 /// A page of a broker on which everything that leaves a trace has happened.
 fn page_in_use() -> (TempDir, Broker, Page) {

@@ -32,6 +32,8 @@ use ottla_integration_tests::Broker;
 use ottla_integration_tests::wire::Wire;
 use ottla_protocol::batch::{self, BatchBuilder};
 
+/// The reserve for a full disk would count as room that was not given back.
+pub const NO_RESERVE: (&str, &str) = ("disk.reserve.bytes", "0");
 const NONE: i16 = 0;
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;

@@ -4,7 +4,7 @@
 use ottla_integration_tests::load::usage::Usage;
 use ottla_integration_tests::{Broker, TempDir, seed};
 
-use super::{Client, EARLIEST, on_disk, record};
+use super::{Client, EARLIEST, NO_RESERVE, on_disk, record};
 
 /// So large that the WAL's last page, which every sync writes again, does not count for much.
 const BATCH_BYTES: usize = 256 << 10;
@@ -25,7 +25,7 @@ fn one_percent_kept_for_ever_costs_little_room_and_little_rewriting() {
     let folder = TempDir::new("retention-mixed");
     let broker = Broker::start(
         folder.path(),
-        &[("log.retention.check.interval.ms", "2000")],
+        &[("log.retention.check.interval.ms", "2000"), NO_RESERVE],
     );
     let mut client = Client::of(&broker);
     let retained = RETAINED_BYTES.to_string();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ottla_integration_tests::{Broker, TempDir, seed};
 
-use super::{Client, EARLIEST, LATEST, SPACE_DEADLINE, on_disk, record};
+use super::{Client, EARLIEST, LATEST, NO_RESERVE, SPACE_DEADLINE, on_disk, record};
 
 const BATCH_BYTES: usize = 256 << 10;
 /// Of each topic, 64 MiB.
@@ -19,7 +19,7 @@ fn what_is_deleted_in_any_way_leaves_the_disk_within_two_minutes() {
     let folder = TempDir::new("retention-space");
     let mut broker = Broker::start(
         folder.path(),
-        &[("log.retention.check.interval.ms", "10000")],
+        &[("log.retention.check.interval.ms", "10000"), NO_RESERVE],
     );
     let mut client = Client::of(&broker);
     client.create("kept", &[("retention.ms", "-1")]);

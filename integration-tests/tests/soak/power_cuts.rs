@@ -32,6 +32,8 @@ fn a_power_cut_takes_nothing_that_was_synced_and_leaves_no_hole() {
             "a coordinator's records could not be stored",
             "the system does not tell how full the disk is",
             "the reserve of disk space cannot be given back",
+            "the control socket cannot be removed",
+            "the durable file cannot be written",
         ] {
             broker.allow_log(line);
         }
