@@ -34,7 +34,7 @@ use ottla_integration_tests::{Broker, TempDir, seed};
 use ottla_protocol::batch::{self, BatchBuilder};
 
 const DISK_MIB: u32 = 64;
-const BALLAST_MIB: usize = 48;
+const BALLAST_MIB: usize = 36;
 /// Leaves more, since requests are refused before the disk is full.
 const SMALL_BALLAST_MIB: usize = 24;
 const VALUE_BYTES: usize = 100_000;
@@ -42,7 +42,7 @@ const TOPIC: &str = "full";
 const GROUP: &str = "readers";
 const RESERVE_FILE: &str = "disk-reserve";
 /// Room for the second time that the disk runs full.
-const ROOM_BYTES: usize = 8 << 20;
+const ROOM_BYTES: usize = 16 << 20;
 /// What a new start takes, five seconds of patience included, and much more.
 const DEADLINE: Duration = Duration::from_secs(60);
 const NONE: i16 = 0;
