@@ -71,6 +71,10 @@ use crate::server::Connections;
 /// Batches that are decompressed or compressed at once, over all connections.
 const DECOMPRESSIONS: usize = 2;
 
+/// What batches may grow by, over all requests, when they get the codec of their topic. A batch that may grow by more
+/// takes all of it: `max.message.bytes` is then the bound.
+const RECOMPRESSED_BYTES: usize = 8 << 20;
+
 /// How long connections may take to finish what they began, once asked to stop.
 const DRAIN: Duration = Duration::from_millis(1_000);
 
@@ -157,6 +161,8 @@ pub struct Broker {
     pub requests: Requests,
     /// Room for answers that are read from the disk.
     pub answers: Room,
+    /// Room for what batches grow by with the codec of their topic.
+    pub recompressed: Room,
     broker_epoch: AtomicI64,
     /// Looks after a coordinator's task.
     supervisor: Supervisor,
@@ -437,6 +443,7 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
     let broker = Arc::new(Broker {
         requests: Requests::new(request_bytes),
         answers: Room::new(shares.answers),
+        recompressed: Room::new(RECOMPRESSED_BYTES),
         fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
         config,
         dynamic,

@@ -9,6 +9,7 @@
 //! in-sync replicas, transactions.
 
 mod batch;
+mod submission;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,9 +29,11 @@ use ottla_storage::log::{AppendEntry, Partition};
 use ottla_storage::waiters::Acks;
 use uuid::Uuid;
 
+use self::submission::Submission;
 use crate::error::storage_error;
 use crate::metrics::TopicMetrics;
 use crate::partitions::LocalTopic;
+use crate::room::Held;
 use crate::router::{Ctx, Deferred, DeferredAnswer};
 use crate::topic_config::{MessageTimestampType, TopicConfig};
 
@@ -95,7 +98,7 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
         _ => None,
     };
     let full = ctx.broker.disk.refusal();
-    let mut entries: Vec<AppendEntry> = Vec::new();
+    let mut submission = Submission::new(&ctx.broker.log, acks.unwrap_or(Acks::None));
     let mut topics = Vec::with_capacity(topic_data.len());
     let twice = named_twice(&topic_data);
     for topic in topic_data {
@@ -138,16 +141,19 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
                     let message = "fewer replicas are in sync than min.insync.replicas asks for";
                     Err((ErrorCode::NotEnoughReplicas, Some(message.to_owned())).into())
                 }
-                Ok((local, partition)) => check(&ctx, local, partition, data, transactional).await,
+                Ok((local, partition)) => {
+                    let sent = (data, transactional);
+                    check(&ctx, local, partition, sent, &mut submission).await
+                }
             };
             partitions.push(match checked {
-                Ok(entry) => {
+                Ok((entry, grown)) => {
+                    let records = u64::try_from(entry.header.record_count).unwrap_or(0);
                     let submitted = Submitted {
-                        index: entries.len(),
-                        records: u64::try_from(entry.header.record_count).unwrap_or(0),
+                        index: submission.push(entry, grown),
+                        records,
                         bytes: sent_bytes as u64,
                     };
-                    entries.push(entry);
                     Outcome {
                         response: PartitionProduceResponse::default().with_index(index),
                         entry: Some(submitted),
@@ -167,20 +173,11 @@ pub async fn produce(ctx: Ctx, request: ProduceRequest) -> Deferred<ProduceRespo
             partitions,
         });
     }
-    let answers = if entries.is_empty() {
-        None
-    } else {
-        let acks = acks.unwrap_or(Acks::None);
-        Some(ctx.broker.log.append(entries, acks).await)
-    };
+    let results = submission.submit().await;
     let wants_answer = acks != Some(Acks::None);
     Deferred {
         answer: Box::pin(async move {
-            let results = match answers {
-                None => Vec::new(),
-                Some(Ok(answers)) => answers.await.unwrap_or_default(),
-                Some(Err(_)) => Vec::new(),
-            };
+            let results = results.await;
             let mut failed = false;
             for topic in &mut topics {
                 for outcome in &mut topic.partitions {
@@ -332,9 +329,9 @@ async fn check(
     ctx: &Ctx,
     local: &LocalTopic,
     partition: &Arc<Partition>,
-    data: PartitionProduceData,
-    transactional: bool,
-) -> Result<AppendEntry, Refusal> {
+    (data, transactional): (PartitionProduceData, bool),
+    submission: &mut Submission<'_>,
+) -> Result<(AppendEntry, Option<Held>), Refusal> {
     let bytes = data
         .records
         .ok_or((ErrorCode::InvalidRecord, Some("no records".to_owned())))?;
@@ -349,14 +346,26 @@ async fn check(
         compacted: config.cleanup_policy.compact,
         log_append_time: config.message_timestamp_type == MessageTimestampType::LogAppendTime,
     };
-    let (header, bytes) = batch::ready(ctx, bytes, limits, config.encoding()).await?;
+    let sent_bytes = bytes.len();
+    let encoding = batch::other_encoding(&bytes, config.encoding());
+    let mut grown = None;
+    if encoding.is_some() {
+        let most = limits.max_batch_bytes.saturating_sub(sent_bytes);
+        let room = submission.room(&ctx.broker.recompressed, most).await;
+        grown = Some(room.map_err(|_| (ErrorCode::NotLeaderOrFollower, None))?);
+    }
+    let (header, bytes) = batch::ready(ctx, bytes, limits, encoding).await?;
+    if let Some(grown) = &mut grown {
+        grown.shrink(bytes.len().saturating_sub(sent_bytes));
+    }
     check_transaction(&header, transactional)?;
-    Ok(AppendEntry {
+    let entry = AppendEntry {
         partition: partition.clone(),
         bytes: batch::own(bytes),
         header,
         leader_epoch: partition.offsets().leader_epoch,
-    })
+    };
+    Ok((entry, grown))
 }
 
 /// Until transactions exist no id is known and no partition belongs to one.

@@ -190,6 +190,46 @@ fn every_version_of_produce_gets_the_codec_and_a_producers_sequences_stay() {
     }
 }
 
+/// One request makes the broker hold 32 MB at once, if it did not write what it has when its room ends.
+#[test]
+fn batches_that_grow_beyond_their_room_are_all_written_in_order() {
+    const PARTITIONS: i32 = 32;
+    let (_folder, _broker, mut wire) = started("wire-codec-room", &[]);
+    let zipped = create(&mut wire, 1, &[("compression.type", "zstd")]);
+    let grown = create(
+        &mut wire,
+        PARTITIONS,
+        &[("compression.type", "uncompressed")],
+    );
+    let plain = batch(&[&"x".repeat(1_000_000)]);
+    produce(&mut wire, &zipped, 0, plain.clone());
+    let sent = as_sent(stored_batch(&mut wire, &zipped, 0).1);
+    assert!(sent.len() < 1_000, "{}", sent.len());
+    let version = newest::<ProduceRequest>();
+    for acks in [-1, 1] {
+        let entries: Vec<(&Topic, i32, Bytes)> = (0..PARTITIONS)
+            .map(|partition| (&grown, partition, sent.clone()))
+            .collect();
+        let response = wire.ask(version, &produce_request(version, acks, &entries));
+        let answers: Vec<(i32, i16, i64)> = response
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partition_responses)
+            .map(|answer| (answer.index, answer.error_code, answer.base_offset))
+            .collect();
+        let offset = i64::from(acks == 1);
+        let expected: Vec<_> = (0..PARTITIONS).map(|index| (index, NONE, offset)).collect();
+        assert_eq!(answers, expected);
+    }
+    for partition in 0..PARTITIONS {
+        bounds_are(&mut wire, &grown, partition, (0, 2));
+        let stored = fetch(&mut wire, &grown, partition, 1)
+            .records
+            .expect("records");
+        assert!(as_sent(stored.to_vec()) == plain, "partition {partition}");
+    }
+}
+
 #[test]
 fn a_batch_that_its_topics_codec_makes_too_large_is_refused() {
     let (_folder, _broker, mut wire) = started("wire-codec-size", &[]);

@@ -23,18 +23,20 @@ const CHECK_APART_BYTES: usize = 256 << 10;
 /// Smaller batches are copied: the read buffer they lie in is much larger.
 const COPIED_BELOW_BYTES: usize = 16 << 10;
 
-/// Checks a batch and makes of it what the log is to store. `encoding` is the codec that its topic wants, if it does
-/// not leave that to producers.
+/// The codec that a batch is to get, where its topic wants another than it has.
+pub(super) fn other_encoding(batch: &[u8], of_topic: Option<Encoding>) -> Option<Encoding> {
+    let header = BatchHeader::parse(batch).ok()?;
+    of_topic.filter(|encoding| wants_recompression(&header, *encoding))
+}
+
+/// Checks a batch and makes of it what the log is to store, with `encoding` if it is to get another codec.
 pub(super) async fn ready(
     ctx: &Ctx,
     bytes: Bytes,
     limits: ProduceLimits,
     encoding: Option<Encoding>,
 ) -> Result<(BatchHeader, Bytes), Refusal> {
-    let sent = BatchHeader::parse(&bytes).ok();
-    let compressed = sent.is_some_and(|header| header.attributes & 0x07 != 0);
-    let encoding = encoding
-        .filter(|encoding| sent.is_some_and(|header| wants_recompression(&header, *encoding)));
+    let compressed = BatchHeader::parse(&bytes).is_ok_and(|header| header.attributes & 0x07 != 0);
     let codec_runs = compressed || encoding.is_some();
     let stored = if codec_runs || bytes.len() >= CHECK_APART_BYTES {
         let permit = if codec_runs {
