@@ -2,7 +2,7 @@
 //! `meta` with the views. Opened by `log.rs`'s callers, used through `Engine` only.
 //!
 //! It never retries a failed write or sync, never turns the WAL off, and it alone reads RocksDB's error text.
-//! Each option below stands with its reason; what each is worth is in the storage part of ARCHITECTURE.md.
+//! Each option below stands with its reason; what was tried is in docs/STORAGE.md.
 
 use std::ops::ControlFlow;
 use std::path::Path;
