@@ -25,7 +25,12 @@ fn one_percent_kept_for_ever_costs_little_room_and_little_rewriting() {
     let folder = TempDir::new("retention-mixed");
     let broker = Broker::start(
         folder.path(),
-        &[("log.retention.check.interval.ms", "2000"), NO_RESERVE],
+        &[
+            ("log.retention.check.interval.ms", "2000"),
+            // Write buffers of 128 MiB together, whose WAL counts.
+            ("memory.budget.bytes", "268435456"),
+            NO_RESERVE,
+        ],
     );
     let mut client = Client::of(&broker);
     let retained = RETAINED_BYTES.to_string();
