@@ -82,6 +82,7 @@ soak: setup-build setup-clients ## long runs: 10 minutes per fuzz target, the re
 	OTTLA_STORM_SECONDS=$(or $(OTTLA_STORM_SECONDS),600) cargo test --release --locked -p ottla-integration-tests --test restart_groups -- --nocapture
 	OTTLA_SOAK_KILLS=$(or $(OTTLA_SOAK_KILLS),200) OTTLA_SOAK_POWER_CUTS=$(or $(OTTLA_SOAK_POWER_CUTS),50) OTTLA_SOAK_FULL_DISKS=$(or $(OTTLA_SOAK_FULL_DISKS),20) OTTLA_SOAK_MEGABYTES=$(or $(OTTLA_SOAK_MEGABYTES),5000) OTTLA_SOAK_PARTITIONS=$(or $(OTTLA_SOAK_PARTITIONS),1000) cargo test --release --locked -p ottla-integration-tests --test soak -- --test-threads=1 --nocapture
 	OTTLA_DAMAGES=$(or $(OTTLA_DAMAGES),200) cargo test --release --locked -p ottla-integration-tests --test damages -- --nocapture
+	OTTLA_RETENTION_MIB=$(or $(OTTLA_RETENTION_MIB),6000) cargo test --release --locked -p ottla-integration-tests --test retention mixed -- --nocapture
 
 .PHONY: bench
 bench: setup-build setup-bench ## Ottla and Apache Kafka under the same load, ratios to docs/BENCHMARKS.md (scripts/bench -h tells more)
