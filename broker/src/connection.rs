@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use ottla_protocol::frame::{FrameCodec, FrameError, FrameLimits, Incoming, SIZE_LEN};
-use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{sleep, timeout};
@@ -43,6 +43,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a parked fetch with a frame behind it, which stops the reading, looks whether its client is there.
 const GONE_CHECK: Duration = Duration::from_secs(5);
 
+/// How long a client may go on sending, unheard, after the last answer of a broker that stops.
+const PARTING: Duration = Duration::from_millis(100);
+
 /// What one connection may hold before its first frame is known.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 
@@ -51,6 +54,9 @@ const PIECES: usize = 64;
 
 /// Why a connection ended; a metric label.
 type Cause = &'static str;
+
+/// The broker stops.
+const SHUTDOWN: Cause = "shutdown";
 
 type Frames = FramedRead<OwnedReadHalf, FrameCodec>;
 
@@ -118,7 +124,7 @@ pub async fn serve(
 ) -> Cause {
     let (read, write) = stream.into_split();
     let frames = FramedRead::with_capacity(read, FrameCodec::new(limits), READ_BUFFER_BYTES);
-    let connection = Connection {
+    let mut connection = Connection {
         frames,
         write,
         origin,
@@ -128,10 +134,14 @@ pub async fn serve(
         next: None,
         frame_room: None,
     };
-    match connection.run().await {
+    let cause = match connection.run().await {
         Ok(never) => match never {},
         Err(cause) => cause,
+    };
+    if cause == SHUTDOWN {
+        connection.part().await;
     }
+    cause
 }
 
 struct Connection {
@@ -148,7 +158,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self) -> Result<std::convert::Infallible, Cause> {
+    async fn run(&mut self) -> Result<std::convert::Infallible, Cause> {
         loop {
             let (frame, arrived) = match self.next.take() {
                 Some(next) => next,
@@ -174,7 +184,7 @@ impl Connection {
             let mut room = self.frame_room.take();
             let whole = SIZE_LEN + bytes;
             let more = broker.requests.of(whole).top_up(&mut room, whole);
-            self.in_flight.beside(more).await.map_err(|_| "shutdown")?;
+            self.in_flight.beside(more).await.map_err(|_| SHUTDOWN)?;
             // What may park for long has no bytes worth holding room for, or they are bounded elsewhere.
             let room = room.filter(|_| !matches!(order, Order::Parks | Order::Waits));
             let answer = self.start(frame, arrived, order).await?;
@@ -196,6 +206,20 @@ impl Connection {
                 Answer::Later(reply) => self.in_flight.push(bytes, room, reply),
             }
         }
+    }
+
+    /// Says that no more answers come and lets the client read the last ones. A socket that is closed with requests
+    /// unread is reset, and a client that is still sending would learn of that before it reads what it was told.
+    async fn part(&mut self) {
+        if self.write.shutdown().await.is_err() {
+            return;
+        }
+        let mut unread = [0; READ_BUFFER_BYTES];
+        let ends = async {
+            while matches!(self.frames.get_mut().read(&mut unread).await, Ok(1..)) {}
+        };
+        // Whoever does not part by then has had its time.
+        let _ = timeout(PARTING, ends).await;
     }
 
     fn now(&self) -> Duration {
@@ -250,7 +274,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 answer = &mut run => return Ok(answer),
-                () = self.stop.cancelled(), if order == Order::Parks => return Err("shutdown"),
+                () = self.stop.cancelled(), if order == Order::Parks => return Err(SHUTDOWN),
                 next = next_or_gone(
                     &mut self.frames,
                     (&self.origin.broker.requests, &mut self.frame_room),
@@ -332,7 +356,7 @@ async fn read_frame(
     let idle = idle.min(Duration::from_secs(24 * 3600));
     tokio::select! {
         biased;
-        () = stop.cancelled() => Err("shutdown"),
+        () = stop.cancelled() => Err(SHUTDOWN),
         frame = async {
             loop {
                 let bytes = match next_within(frames, idle).await? {
@@ -341,7 +365,7 @@ async fn read_frame(
                 };
                 let room = requests.of(bytes);
                 match timeout(FRAME_TIMEOUT, room.top_up(held, bytes)).await {
-                    Ok(granted) => granted.map_err(|_| "shutdown")?,
+                    Ok(granted) => granted.map_err(|_| SHUTDOWN)?,
                     Err(_) => return Err("no_room"),
                 }
                 frames.decoder_mut().grant(bytes);

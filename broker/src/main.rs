@@ -21,6 +21,8 @@ use ottla_storage::proof::OnLoss;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
 const EXIT_STORAGE_LOST: u8 = 4;
 
 /// How long the end waits for threads that hang in the disk.
@@ -28,7 +30,7 @@ const LAST_TASKS: Duration = Duration::from_millis(300);
 
 /// How a served life ends.
 enum End {
-    Exit(ExitCode),
+    Exit(u8),
     /// There is room on the disk again, and only a new start can tell what is there.
     Anew,
 }
@@ -92,14 +94,23 @@ fn serve(args: &ServeArgs) -> ExitCode {
     };
     let end = runtime.block_on(run(loaded.config, on_loss));
     runtime.shutdown_timeout(LAST_TASKS);
-    match end {
+    leave(match end {
         End::Exit(code) => code,
         End::Anew => begin_anew(),
-    }
+    })
+}
+
+/// Ends the process at once. An abandoned store is still open, its threads and RocksDB's at work; an ordinary exit would
+/// destroy what they stand on, and they would abort the process before it gave its code.
+fn leave(code: u8) -> ! {
+    // Standard output may be closed.
+    let _ = std::io::stdout().flush();
+    signal_hook::low_level::exit(code.into())
 }
 
 /// Starts this program in the place of this process, with the same arguments, but for the loss that was accepted once.
-fn begin_anew() -> ExitCode {
+/// Comes back only where that failed, with the exit code.
+fn begin_anew() -> u8 {
     let program = std::env::current_exe().ok().filter(|path| path.exists());
     // Where the file was replaced or removed, the one that runs is still there under this name.
     let program = program.unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
@@ -112,7 +123,7 @@ fn begin_anew() -> ExitCode {
         .args(arguments.filter(|argument| argument != "--accept-loss"))
         .exec();
     cli::complain(&format_args!("cannot begin anew: {error}"));
-    ExitCode::from(EXIT_STORAGE_LOST)
+    EXIT_STORAGE_LOST
 }
 
 async fn run(config: Config, on_loss: OnLoss) -> End {
@@ -123,14 +134,14 @@ async fn run(config: Config, on_loss: OnLoss) -> End {
         (Ok(term), Ok(int)) => (term, int),
         (Err(error), _) | (_, Err(error)) => {
             cli::complain(&format_args!("cannot listen for signals: {error}"));
-            return End::Exit(ExitCode::FAILURE);
+            return End::Exit(FAILURE);
         }
     };
     let running = match start(config, Env::system(), on_loss).await {
         Ok(running) => running,
         Err(error) => {
             cli::complain(&error);
-            return End::Exit(ExitCode::from(exit_code(&error)));
+            return End::Exit(exit_code(&error));
         }
     };
     print_banner(&running);
@@ -141,7 +152,7 @@ async fn run(config: Config, on_loss: OnLoss) -> End {
         () = storage_lost.cancelled() => {
             cli::complain(&"storage failed; the next start recovers what is safe");
             running.abandon().await;
-            return End::Exit(ExitCode::from(EXIT_STORAGE_LOST));
+            return End::Exit(EXIT_STORAGE_LOST);
         }
         () = anew.cancelled() => {
             tracing::info!("there is room on the disk again: beginning anew");
@@ -153,11 +164,11 @@ async fn run(config: Config, on_loss: OnLoss) -> End {
     End::Exit(match running.stop().await {
         Ok(()) => {
             tracing::info!("stopped cleanly");
-            ExitCode::SUCCESS
+            SUCCESS
         }
         Err(error) => {
             cli::complain(&error);
-            ExitCode::from(exit_code_at_stop(&error))
+            exit_code_at_stop(&error)
         }
     })
 }
@@ -172,7 +183,7 @@ fn exit_code(error: &StartError) -> u8 {
         | StartError::Control(_)
         | StartError::Metadata(_)
         | StartError::Register(_)
-        | StartError::Close(_) => 1,
+        | StartError::Close(_) => FAILURE,
     }
 }
 
@@ -185,7 +196,7 @@ fn exit_code_at_stop(error: &StartError) -> u8 {
         | StartError::Control(_)
         | StartError::Directory(_)
         | StartError::Metadata(_)
-        | StartError::Register(_) => 1,
+        | StartError::Register(_) => FAILURE,
     }
 }
 

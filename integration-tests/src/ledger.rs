@@ -316,14 +316,18 @@ fn produce(
             sent += 1;
             let request =
                 produce_frame(topic, *partition, batch_of(seed, *partition, number), sent);
-            stream.write_all(&request).ok()?;
+            if stream.write_all(&request).is_err() {
+                return refusal;
+            }
             flying.push_back((at, number));
             continue;
         }
         let Some((at, number)) = flying.pop_front() else {
             return refusal;
         };
-        let (code, base_offset, message) = produce_answer(&mut stream).ok()?;
+        let Ok((code, base_offset, message)) = produce_answer(&mut stream) else {
+            return refusal;
+        };
         if code == 0 {
             let state = progress.lock();
             if !state.doubtful {
