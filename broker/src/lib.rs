@@ -598,6 +598,7 @@ fn open_log(
             source,
         })?;
     let engine = Arc::new(engine);
+    let random = env.uuid().into_bytes();
     let log = Log::open_with(
         engine.clone(),
         directory.identity().node_id,
@@ -608,7 +609,7 @@ fn open_log(
         Arc::new(env),
         Arc::new(watcher),
     )?;
-    let keeper = Keeper::start(directory.path(), engine.sync_point())?;
+    let keeper = Keeper::start(directory.path(), engine.sync_point(), random)?;
     Ok((engine, log, keeper))
 }
 

@@ -21,6 +21,10 @@ use ottla_storage::proof::OnLoss;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// RocksDB's allocations go there too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
 const EXIT_STORAGE_LOST: u8 = 4;

@@ -9,7 +9,8 @@
 //!        leaves the other one
 //! slot   "OTTLASYN" | version:4 | crc32c:4 of all but this field | generation:8 | sequence:8
 //!        | log manifest number:8, bytes:8 | meta manifest number:8, bytes:8
-//!        | logs:4 | logs * (number:8, first sequence:8), the rest zeros, 1024 bytes in all; little-endian
+//!        | logs:4 | logs * (number:8, first sequence:8) | at 580: key:16, zeros for none
+//!        | the rest zeros, 1024 bytes in all; little-endian
 //! ```
 
 pub mod keeper;
@@ -21,6 +22,7 @@ use std::path::Path;
 
 use crate::disk::{Syncs, failed, sync_folder};
 use crate::error::OpenError;
+use crate::wal::NoteKey;
 
 /// The file's name in the data directory.
 pub const FILE: &str = "durable";
@@ -35,6 +37,8 @@ const SLOT_BYTES: usize = 1024;
 const SLOT_DISTANCE: u64 = 4096;
 const FIXED_BYTES: usize = 68;
 const CHECKSUM_AT: usize = 12;
+/// Behind the logs, where earlier slots have zeros.
+const KEY_AT: usize = FIXED_BYTES + MAX_LOGS * 16;
 
 /// How much of a database's manifest was on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,6 +71,8 @@ pub struct Slot {
     pub meta_manifest: ManifestMark,
     /// The write-ahead logs of `log` that held anything up to `sequence`, in order, the newest ones.
     pub logs: Vec<LogMark>,
+    /// What the notes in the logs are signed with: the same in every slot of a directory.
+    pub key: Option<NoteKey>,
 }
 
 impl Slot {
@@ -93,6 +99,9 @@ impl Slot {
             bytes.extend_from_slice(&log.first.to_le_bytes());
         }
         bytes.resize(SLOT_BYTES, 0);
+        if let Some(key) = self.key {
+            bytes[KEY_AT..KEY_AT + 16].copy_from_slice(&key.bytes());
+        }
         let checksum = checksum(&bytes);
         bytes[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -131,6 +140,7 @@ impl Slot {
             log_manifest: mark(32)?,
             meta_manifest: mark(48)?,
             logs: logs.collect::<Option<_>>()?,
+            key: NoteKey::new(bytes.get(KEY_AT..KEY_AT + 16)?.try_into().ok()?),
         })
     }
 }
@@ -143,8 +153,10 @@ fn checksum(slot: &[u8]) -> u32 {
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// There is no such file, or zeros only: nothing was written yet, or by a release that kept none.
+    /// There is no such file: nothing was written yet, or by a release that kept none.
     Absent,
+    /// Zeros only, as it is made before the first slot.
+    Blank,
     /// Neither slot can be read.
     Damaged,
     /// The newest slot that can be read.
@@ -171,8 +183,7 @@ pub fn newest(bytes: &[u8]) -> Option<Slot> {
 /// The system's, but for a file that is not there.
 pub fn read(dir: &Path) -> io::Result<Found> {
     match std::fs::read(dir.join(FILE)) {
-        // As `DurableFile::open` makes it, before the first slot.
-        Ok(bytes) if bytes.iter().all(|byte| *byte == 0) => Ok(Found::Absent),
+        Ok(bytes) if bytes.iter().all(|byte| *byte == 0) => Ok(Found::Blank),
         Ok(bytes) => Ok(newest(&bytes).map_or(Found::Damaged, Found::Slot)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Absent),
         Err(error) => Err(error),
@@ -184,6 +195,7 @@ pub fn read(dir: &Path) -> io::Result<Found> {
 pub struct DurableFile {
     file: File,
     generation: u64,
+    key: Option<NoteKey>,
 }
 
 impl DurableFile {
@@ -202,9 +214,10 @@ impl DurableFile {
                 .truncate(false)
                 .open(&path)?;
             let bytes = SLOT_DISTANCE + SLOT_BYTES as u64;
-            if file.metadata()?.len() < bytes {
+            let length = file.metadata()?.len();
+            if length < bytes {
                 // Zeros that are written, not a hole: later writes change no length and no place of the file.
-                file.write_all_at(&vec![0; bytes as usize], 0)?;
+                file.write_all_at(&vec![0; (bytes - length) as usize], length)?;
                 syncs.file(&file, &path)?;
             }
             Ok(file)
@@ -213,19 +226,30 @@ impl DurableFile {
         if found == Found::Absent {
             sync_folder(syncs, dir)?;
         }
-        let generation = match found {
-            Found::Slot(slot) => slot.generation,
-            Found::Absent | Found::Damaged => 0,
+        let (generation, key) = match found {
+            Found::Slot(slot) => (slot.generation, slot.key),
+            Found::Absent | Found::Blank | Found::Damaged => (0, None),
         };
-        Ok(Self { file, generation })
+        Ok(Self {
+            file,
+            generation,
+            key,
+        })
     }
 
-    /// Writes a slot over the older one, and waits until it is on disk. The generation is the file's own.
+    /// The key of the directory's notes; from now on `fresh`, where it had none.
+    pub(crate) fn key(&mut self, fresh: Option<NoteKey>) -> Option<NoteKey> {
+        self.key = self.key.or(fresh);
+        self.key
+    }
+
+    /// Writes a slot over the older one, and waits until it is on disk. Generation and key are the file's own.
     ///
     /// # Errors
     /// The system's; the other slot is as it was.
     pub fn put(&mut self, mut slot: Slot) -> io::Result<()> {
         slot.generation = self.generation + 1;
+        slot.key = self.key;
         self.file
             .write_all_at(&slot.encode(), place(slot.generation))?;
         self.file.sync_data()?;
@@ -256,6 +280,7 @@ mod tests {
                     first: rng.u64(..),
                 })
                 .collect(),
+            key: NoteKey::new(rng.u128(..).to_le_bytes()),
         }
     }
 
@@ -294,7 +319,7 @@ mod tests {
         let mut file = DurableFile::open(&Disk, dir.path()).expect("opens");
         assert_eq!(
             read(dir.path()).expect("reads"),
-            Found::Absent,
+            Found::Blank,
             "no slot yet"
         );
         let seed = 22;

@@ -60,6 +60,21 @@ fn holds_data(name: &str) -> bool {
         .any(|end| name.ends_with(end))
 }
 
+/// Whether a database has more than what RocksDB makes when it is new: its log, empty.
+fn anything_written(folder: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if holds_data(&entry.file_name().to_string_lossy()) && entry.metadata()?.len() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn look(folder: &Path, one_family: bool) -> io::Result<Looked> {
     let present = match fs::read_dir(folder) {
         Ok(entries) => entries.collect::<io::Result<Vec<_>>>()?,
@@ -156,6 +171,12 @@ impl Proof {
                     proof.findings.push(Finding::NoProof);
                     None
                 }
+                Found::Blank => {
+                    if anything_written(&dir.join("log"))? {
+                        proof.findings.push(Finding::NoProof);
+                    }
+                    None
+                }
             };
             match look(&dir.join("log"), true)? {
                 Looked::Empty => {
@@ -212,7 +233,7 @@ impl Proof {
                     .is_none_or(|first| *first >= begins.number)
             })
             .map(|begins| begins.first);
-        let mut replay = replay(folder, &database.logs, expected)?;
+        let mut replay = replay(folder, &database.logs, expected, slot.key)?;
         if database.logs.is_empty() {
             replay.good.0 = begins.map_or(database.first, |begins| begins.number);
         }
@@ -351,7 +372,7 @@ fn views_in_doubt(folder: &Path, known: ManifestMark) -> io::Result<bool> {
             if manifest_lost(&database, known) {
                 return Ok(true);
             }
-            Ok(replay(folder, &database.logs, None)?.behind.is_some())
+            Ok(replay(folder, &database.logs, None, None)?.behind.is_some())
         }
     }
 }

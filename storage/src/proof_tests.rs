@@ -10,6 +10,7 @@ use crate::durable::keeper::Keeper;
 use crate::engine::{Engine, Family, Start, WriteOps};
 use crate::proof::{Finding, Proof};
 use crate::rocks::{RocksEngine, RocksOptions};
+use crate::wal::{NoteKey, writer};
 
 fn open(dir: &Path) -> RocksEngine {
     RocksEngine::open(dir, &RocksOptions::default()).expect("opens")
@@ -24,11 +25,14 @@ struct Store {
 
 impl Store {
     fn new(dir: &Path) -> Self {
-        Self {
+        let store = Self {
             engine: open(dir),
             dir: dir.to_owned(),
             written: 0,
-        }
+        };
+        // As the broker does; notes are signed from then on.
+        store.prove();
+        store
     }
 
     fn value(index: u32, bytes: usize) -> Vec<u8> {
@@ -50,7 +54,7 @@ impl Store {
 
     /// A slot that says what is synced by now.
     fn prove(&self) {
-        Keeper::start(&self.dir, self.engine.sync_point())
+        Keeper::start(&self.dir, self.engine.sync_point(), [7; 16])
             .expect("writes a slot")
             .stop();
     }
@@ -211,7 +215,7 @@ fn the_last_records_of_a_log_are_missed_when_a_slot_or_a_note_knew_them() {
     drop(store);
     assert_eq!(examine(image.path()).findings, []);
 
-    // Zeros look unwritten, but the notes behind them know better, without any slot.
+    // Zeros look unwritten, but the notes behind them know better, whatever the slot says.
     let image = early;
     let log = files(image.path(), ".log").pop().expect("a log");
     edit(&log, |bytes| bytes[4_096..8_192].fill(0));
@@ -341,6 +345,65 @@ fn gone_files_are_missed() {
         });
     });
     assert_eq!(proof.findings, [Finding::NoProof]);
+    // Nor does the broker leave zeros there once anything was written.
+    let proof = findings(&|dir| edit(&dir.join("durable"), |bytes| bytes.fill(0)));
+    assert_eq!(proof.findings, [Finding::NoProof]);
+    let fresh = TempDir::new("proof-blank");
+    drop(open(fresh.path()));
+    std::fs::write(fresh.path().join("durable"), [0; 5_120]).expect("writes");
+    assert_eq!(
+        examine(fresh.path()).findings,
+        [],
+        "a first start cut short"
+    );
+}
+
+/// What a client may send: records of a write-ahead log, with everything but the key, as close together as they get.
+fn forged(bytes: usize) -> Vec<u8> {
+    let mut forged = Vec::new();
+    let key = NoteKey::new([8; 16]).expect("not zeros");
+    while forged.len() < bytes {
+        // Far ahead of all that is there, and without a byte that is zero behind it.
+        let record = writer::batch(u64::MAX, 1, Some(key.note(u64::MAX - 1)), 40);
+        writer::append(&mut forged, &record, None);
+    }
+    forged
+}
+
+#[test]
+fn what_a_client_sends_never_passes_for_what_was_synced() {
+    let dir = TempDir::new("proof-forged");
+    let mut store = Store::new(dir.path());
+    for _ in 0..3 {
+        store.write(500);
+        store.sync();
+    }
+    store.prove();
+    let log = |dir: &Path| files(dir, ".log").pop().expect("a log");
+    let whole = std::fs::read(log(dir.path())).expect("reads").len();
+    let mut ops = WriteOps::new();
+    ops.put(Family::Log, next_key(3).to_vec(), forged(1_500));
+    store.engine.write(&ops).expect("writes");
+    let image = store.image("proof-forged-image");
+    let bytes = std::fs::read(log(image.path())).expect("reads");
+    assert!(bytes.len() > whole + 1_500);
+    // Killed in the middle of writing it: usual, and nothing is missing.
+    for cut in whole..bytes.len() {
+        std::fs::write(log(image.path()), &bytes[..cut]).expect("writes");
+        assert_eq!(examine(image.path()).findings, [], "cut at {cut}");
+    }
+    std::fs::write(log(image.path()), &bytes[..whole + 1_000]).expect("writes");
+    assert_eq!(opened(&examine(image.path()), image.path()), 3);
+
+    // A length that changed is found by what lies behind it and is signed.
+    let image = store.image("proof-length-image");
+    edit(&log(image.path()), |bytes| bytes[5] |= 0x40);
+    let proof = examine(image.path());
+    assert!(
+        matches!(proof.findings.as_slice(), [Finding::Lost { to: 3, .. }]),
+        "{:?}",
+        proof.findings
+    );
 }
 
 #[test]

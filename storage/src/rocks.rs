@@ -22,7 +22,6 @@ use crate::durable::keeper::SyncPoint;
 use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
 use crate::error::EngineError;
 use crate::reclaim::Space;
-use crate::wal;
 
 /// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
 const WRITE_BUFFER_BYTES: usize = 32 << 20;
@@ -393,9 +392,9 @@ impl Engine for RocksEngine {
         );
         // Key, value and a few bytes of header and lengths for each operation.
         let mut batch = WriteBatch::with_capacity_bytes(ops.bytes() + 32 + ops.ops().len() * 16);
-        if in_log {
+        if in_log && let Some(note) = self.synced.note() {
             // Goes to the write-ahead log only: should there be a hole before it one day, it tells what was safe.
-            batch.put_log_data(wal::synced_note(self.synced.sequence()));
+            batch.put_log_data(note);
         }
         for op in ops.ops() {
             match op {

@@ -15,7 +15,13 @@
 //! ```
 //!
 //! Every write of the `log` database begins with a note (`PutLogData`) of how far was synced when it was made:
-//! `0x03 | 0x08 | sequence:8`. A record behind a hole so proves what was safe before the hole was there.
+//! `0x03 | 0x10 | sequence:8 | tag:8`. A record behind a hole so proves what was safe before the hole was there. Where
+//! lengths cannot be trusted, what a client sent may look like a fragment; the tag, SipHash-2-4 of the sequence number
+//! under a key of the data directory that no client knows, tells a note from that.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher24;
 
 /// Files are written in blocks of this size.
 pub const BLOCK_BYTES: usize = 32 << 10;
@@ -28,6 +34,7 @@ const RECYCLABLE_HEADER_BYTES: usize = 11;
 const SECTOR_BYTES: usize = 512;
 const BATCH_HEADER_BYTES: usize = 12;
 const LOG_DATA: u8 = 0x03;
+pub(crate) const NOTE_BYTES: usize = 16;
 const MASK_DELTA: u32 = 0xa282_ead8;
 
 /// Why a reader stopped before the end of the file.
@@ -77,6 +84,9 @@ pub enum Seen<'a> {
         at: u64,
         /// The beginning of its record, if it has it.
         head: Option<&'a [u8]>,
+        /// The file ends within the record at which the reader stopped: only where that record's length changed is
+        /// this something else than a part of it.
+        within: bool,
     },
 }
 
@@ -87,8 +97,8 @@ pub struct BatchHead {
     pub sequence: u64,
     /// Its operations, each with the next sequence number.
     pub count: u32,
-    /// What was known to be synced when it was written, if it says so.
-    pub synced_to: Option<u64>,
+    /// What it begins with, if that may be a note.
+    note: Option<[u8; NOTE_BYTES]>,
 }
 
 impl BatchHead {
@@ -97,15 +107,24 @@ impl BatchHead {
         if head.len() < BATCH_HEADER_BYTES {
             return None;
         }
-        let synced_to = match head.get(BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + 10) {
-            Some([LOG_DATA, 8, note @ ..]) => u64_at(note, 0),
+        let note = match head.get(BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + 2 + NOTE_BYTES) {
+            Some([LOG_DATA, length, note @ ..]) if usize::from(*length) == NOTE_BYTES => {
+                note.try_into().ok()
+            }
             _ => None,
         };
         Some(Self {
             sequence: u64_at(head, 0)?,
             count: u32_at(head, 8)?,
-            synced_to,
+            note,
         })
+    }
+
+    /// What was known to be synced when it was written, if it says so and `key` signed it.
+    pub fn synced_to(&self, key: Option<&NoteKey>) -> Option<u64> {
+        let note = self.note?;
+        let synced_to = u64_at(&note, 0)?;
+        (key?.note(synced_to) == note).then_some(synced_to)
     }
 
     /// The sequence number of the batch after it.
@@ -114,9 +133,36 @@ impl BatchHead {
     }
 }
 
-/// The note that a write batch begins with: `synced_to` is on disk.
-pub fn synced_note(synced_to: u64) -> [u8; 8] {
-    synced_to.to_le_bytes()
+/// What the notes of a data directory are signed with: random, and known to nobody else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct NoteKey([u8; 16]);
+
+impl std::fmt::Debug for NoteKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NoteKey")
+    }
+}
+
+impl NoteKey {
+    /// A key of these bytes; zeros are none.
+    pub fn new(bytes: [u8; 16]) -> Option<Self> {
+        (bytes != [0; 16]).then_some(Self(bytes))
+    }
+
+    /// Its bytes, for the `durable` file.
+    pub(crate) fn bytes(&self) -> [u8; 16] {
+        self.0
+    }
+
+    /// The note that a write batch begins with: `synced_to` is on disk.
+    pub fn note(&self, synced_to: u64) -> [u8; NOTE_BYTES] {
+        let mut tag = SipHasher24::new_with_key(&self.0);
+        tag.write(&synced_to.to_le_bytes());
+        let mut note = [0; NOTE_BYTES];
+        note[..8].copy_from_slice(&synced_to.to_le_bytes());
+        note[8..].copy_from_slice(&tag.finish().to_le_bytes());
+        note
+    }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -204,7 +250,8 @@ fn unwritten(block: &[u8], at: usize, reason: Reason) -> bool {
         Reason::Order => return false,
         Reason::Checksum => {
             let length = usize::from(u16::from_le_bytes([block[at + 4], block[at + 5]]));
-            at + HEADER_BYTES + length
+            // The longer of the two headers: which of them it has, its type says, and that may have changed.
+            at + RECYCLABLE_HEADER_BYTES + length
         }
         Reason::Zeros | Reason::Length | Reason::Type | Reason::Cut => block.len(),
     };
@@ -333,12 +380,15 @@ impl Scanner {
                 Ok(found) if !found.payload.is_empty() => {
                     let offset = self.offset + at as u64;
                     // The fragment that did not fit into its place is no later one.
-                    if self.stop.is_some_and(|stop| offset > stop.at) {
+                    if let Some(stop) = self.stop
+                        && offset > stop.at
+                    {
                         let begins = matches!(found.kind, Kind::Full | Kind::First);
                         let head = &found.payload[..found.payload.len().min(HEAD_BYTES)];
                         visit(Seen::Behind {
                             at: offset,
                             head: begins.then_some(head),
+                            within: stop.reason == Reason::Cut,
                         });
                     }
                     at += found.bytes;
@@ -411,14 +461,14 @@ pub(crate) mod writer {
     pub(crate) fn batch(
         sequence: u64,
         count: u32,
-        synced_to: Option<u64>,
+        note: Option<[u8; NOTE_BYTES]>,
         bytes: usize,
     ) -> Vec<u8> {
         let mut batch = sequence.to_le_bytes().to_vec();
         batch.extend_from_slice(&count.to_le_bytes());
-        if let Some(synced_to) = synced_to {
-            batch.extend_from_slice(&[LOG_DATA, 8]);
-            batch.extend_from_slice(&synced_note(synced_to));
+        if let Some(note) = note {
+            batch.extend_from_slice(&[LOG_DATA, NOTE_BYTES as u8]);
+            batch.extend_from_slice(&note);
         }
         // A value as a client might send it, without runs of zeros.
         batch.extend((0..bytes).map(|index| (index % 251) as u8 + 1));

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::{DurableFile, LogMark, MAX_LOGS, ManifestMark, Slot};
 use crate::disk::{Disk, failed};
 use crate::error::OpenError;
 use crate::manifest;
-use crate::wal::{self, BLOCK_BYTES};
+use crate::wal::{self, BLOCK_BYTES, NOTE_BYTES, NoteKey};
 
 /// From a sync to its slot on disk at most 100 ms go by, of which the write itself needs a part.
 const INTERVAL: Duration = Duration::from_millis(80);
@@ -31,6 +31,8 @@ pub struct SyncPoint {
     sequence: AtomicU64,
     proven: AtomicU64,
     failed_slots: AtomicU64,
+    /// Signs the notes of new writes; there once the keeper has begun.
+    key: OnceLock<NoteKey>,
     state: Mutex<State>,
     moved: Condvar,
     stopped: Condvar,
@@ -58,6 +60,11 @@ impl SyncPoint {
     /// Everything up to this sequence number is on disk, and the `durable` file says so.
     pub fn proven(&self) -> u64 {
         self.proven.load(Ordering::Acquire)
+    }
+
+    /// What a write of now says of how far was synced; nothing before the keeper has begun.
+    pub(crate) fn note(&self) -> Option<[u8; NOTE_BYTES]> {
+        Some(self.key.get()?.note(self.sequence()))
     }
 
     /// Slots that could not be written.
@@ -90,12 +97,14 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Writes a first slot for what was opened in `dir`, and starts the thread.
+    /// Writes a first slot for what was opened in `dir`, and starts the thread. `random` becomes the key of the
+    /// directory's notes where it has none yet.
     ///
     /// # Errors
     /// The file cannot be made or written, or the system gives no thread.
-    pub fn start(dir: &Path, synced: Arc<SyncPoint>) -> Result<Self, OpenError> {
-        let mut scribe = Scribe::begin(dir, &synced)?;
+    pub fn start(dir: &Path, synced: Arc<SyncPoint>, random: [u8; 16]) -> Result<Self, OpenError> {
+        let fresh = synced.key.get().copied().or(NoteKey::new(random));
+        let mut scribe = Scribe::begin(dir, &synced, fresh)?;
         synced.lock().stopping = false;
         let shared = synced.clone();
         let thread = std::thread::Builder::new()
@@ -133,7 +142,7 @@ impl Drop for Keeper {
 
 /// Writes the first slot of a copy, of which nothing but its manifests is known.
 pub(crate) fn write_first_slot(dir: &Path) -> Result<(), OpenError> {
-    Scribe::begin(dir, &SyncPoint::default()).map(drop)
+    Scribe::begin(dir, &SyncPoint::default(), None).map(drop)
 }
 
 fn keep(scribe: &mut Scribe, synced: &SyncPoint) {
@@ -180,16 +189,21 @@ struct Scribe {
 
 impl Scribe {
     /// Opens the file in `dir` and writes a slot.
-    fn begin(dir: &Path, synced: &SyncPoint) -> Result<Self, OpenError> {
+    fn begin(dir: &Path, synced: &SyncPoint, fresh: Option<NoteKey>) -> Result<Self, OpenError> {
         let mut scribe = Self {
             file: DurableFile::open(&Disk, dir)?,
             dir: dir.to_owned(),
             firsts: BTreeMap::new(),
             marks: [ManifestMark::default(); 2],
         };
+        let key = scribe.file.key(fresh);
         scribe
             .write(synced)
             .map_err(failed("cannot write", &dir.join(super::FILE)))?;
+        // Only what is signed with a key that is on disk can be read later.
+        if let Some(key) = key {
+            synced.key.get_or_init(|| key);
+        }
         Ok(scribe)
     }
 
@@ -198,6 +212,7 @@ impl Scribe {
         let logs = self.logs(sequence)?;
         let slot = Slot {
             generation: 0,
+            key: None,
             sequence,
             logs,
             log_manifest: measure(&self.dir.join("log"), &mut self.marks[0])?,
@@ -301,7 +316,7 @@ mod tests {
             ops.put(Family::Log, index.to_be_bytes().to_vec(), vec![1; 90_000]);
             engine.write(&ops).expect("writes");
         };
-        let start = || Keeper::start(dir.path(), engine.sync_point()).expect("starts");
+        let start = || Keeper::start(dir.path(), engine.sync_point(), [7; 16]).expect("starts");
         write(1);
         start().stop();
         let before = slot(dir.path());

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::wal::{BLOCK_BYTES, BatchHead, Scanner, Seen};
+use crate::wal::{BLOCK_BYTES, BatchHead, NoteKey, Scanner, Seen};
 
 /// Where the reading of the write-ahead logs ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(super) struct Replay {
     pub(super) behind: Option<Behind>,
     /// The last log, and where its last whole record ends.
     pub(super) good: (u64, u64),
+    /// What notes are signed with.
+    key: Option<NoteKey>,
 }
 
 impl Replay {
@@ -52,7 +54,7 @@ impl Replay {
             self.behind = None;
         }
         if self.end.is_some() {
-            self.found_behind(log, at, Some(head));
+            self.found_behind(log, at, Some(head), false);
             return;
         }
         if self.next.is_some_and(|next| next != batch.sequence) {
@@ -61,23 +63,22 @@ impl Replay {
                 at,
                 unwritten: true,
             });
-            self.found_behind(log, at, Some(head));
+            self.found_behind(log, at, Some(head), false);
             return;
         }
         self.next = Some(batch.next());
     }
 
-    fn found_behind(&mut self, log: u64, at: u64, head: Option<&[u8]>) {
-        let next = self.next.unwrap_or(0);
-        // What a client sent could look like a record, where lengths cannot be trusted: a note has to make sense.
-        let synced_to = head
-            .and_then(BatchHead::parse)
-            .and_then(|batch| {
-                batch
-                    .synced_to
-                    .filter(|to| (next..batch.sequence).contains(to))
-            })
-            .unwrap_or(0);
+    /// `within`: of a file that ends within a record, whose last part this seems to be. A record that a write did not
+    /// finish is usual, and it holds what a client sent, which may look like anything: only a signed note is believed.
+    fn found_behind(&mut self, log: u64, at: u64, head: Option<&[u8]>, within: bool) {
+        let batch = head.and_then(BatchHead::parse);
+        let note = batch.and_then(|batch| batch.synced_to(self.key.as_ref()));
+        if within && note.is_none() {
+            return;
+        }
+        let known = self.next.unwrap_or(0)..batch.map_or(0, |batch| batch.sequence);
+        let synced_to = note.filter(|to| known.contains(to)).unwrap_or(0);
         let behind = self.behind.get_or_insert(Behind {
             log,
             at,
@@ -114,17 +115,24 @@ pub(super) fn scan(
     }
 }
 
-/// Follows the write-ahead logs in order. `expected` is the sequence number that the first of them begins with.
-pub(super) fn replay(folder: &Path, logs: &[u64], expected: Option<u64>) -> io::Result<Replay> {
+/// Follows the write-ahead logs in order. `expected` is the sequence number that the first of them begins with, `key`
+/// what their notes are signed with.
+pub(super) fn replay(
+    folder: &Path,
+    logs: &[u64],
+    expected: Option<u64>,
+    key: Option<NoteKey>,
+) -> io::Result<Replay> {
     let mut replay = Replay {
         next: expected,
+        key,
         ..Replay::default()
     };
     for log in logs.iter().copied() {
         let path = folder.join(file_name(log));
         let scanner = scan(&path, log, &mut |seen| match seen {
             Seen::Record { at, head } => replay.record(log, at, head),
-            Seen::Behind { at, head } => replay.found_behind(log, at, head),
+            Seen::Behind { at, head, within } => replay.found_behind(log, at, head, within),
         })?;
         let (good, stop) = scanner.finish();
         replay.good = (log, good);
