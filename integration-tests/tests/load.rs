@@ -43,6 +43,7 @@ fn what_was_acknowledged_before_a_kill_under_load_is_read_back_byte_for_byte() {
         Shape {
             batch_bytes: 64 << 10,
             value_bytes: 1 << 10,
+            keys: 0,
         },
         Shape::single(1 << 10),
     ];
@@ -86,6 +87,7 @@ fn everything_produced_is_consumed_and_every_paced_record_arrives() {
         &load(Shape {
             batch_bytes: 64 << 10,
             value_bytes: 1 << 10,
+            keys: 0,
         }),
     )
     .expect("a run");

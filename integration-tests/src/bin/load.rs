@@ -119,6 +119,7 @@ fn main() -> ExitCode {
                 shape: Shape {
                     batch_bytes,
                     value_bytes,
+                    keys: 0,
                 },
                 distinct: (4 << 20) / batch_bytes.max(value_bytes).max(32 << 10),
                 seed: 1,

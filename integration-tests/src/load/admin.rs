@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
@@ -26,10 +26,21 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks for a topic and returns when that is answered; not all partitions may have a leader yet.
 pub fn create_topic(target: &Target) -> io::Result<()> {
+    create_topic_with(target, &[])
+}
+
+/// The same, with configs of its own.
+pub fn create_topic_with(target: &Target, configs: &[(&str, &str)]) -> io::Result<()> {
+    let configs = configs.iter().map(|(name, value)| {
+        CreatableTopicConfig::default()
+            .with_name(StrBytes::from_string((*name).to_owned()))
+            .with_value(Some(StrBytes::from_string((*value).to_owned())))
+    });
     let topic = CreatableTopic::default()
         .with_name(TopicName(StrBytes::from_string(target.topic.clone())))
         .with_num_partitions(target.partitions)
-        .with_replication_factor(-1);
+        .with_replication_factor(-1)
+        .with_configs(configs.collect());
     let request = CreateTopicsRequest::default()
         .with_topics(vec![topic])
         .with_timeout_ms(60_000);

@@ -32,8 +32,10 @@ pub(super) const PRODUCER_ID_AT: usize = 43;
 pub struct Shape {
     /// The most bytes of a batch, its header included.
     pub batch_bytes: usize,
-    /// Bytes of each record's value; there is no key.
+    /// Bytes of each record's value.
     pub value_bytes: usize,
+    /// Of how many keys each record takes one; 0: records have no key.
+    pub keys: u32,
 }
 
 impl Shape {
@@ -42,13 +44,14 @@ impl Shape {
         Shape {
             batch_bytes: 0,
             value_bytes,
+            keys: 0,
         }
     }
 
     /// A batch with as many records as fit, at least one.
     pub fn batch(&self, random: &mut fastrand::Rng, now_ms: i64) -> Bytes {
-        // Length, attributes, timestamp and offset deltas, key and value lengths, header count: at most this.
-        let record_bytes = self.value_bytes + 20;
+        // Length, attributes, timestamp and offset deltas, a key, key and value lengths, header count: at most this.
+        let record_bytes = self.value_bytes + 24;
         self.fill(random, now_ms, |batch| {
             batch.encoded_len() + record_bytes <= self.batch_bytes
         })
@@ -71,7 +74,9 @@ impl Shape {
         let mut builder = BatchBuilder::new(now_ms);
         while builder.record_count() == 0 || wants_more(&builder) {
             random.fill(&mut value);
-            builder = builder.record(now_ms, None, Some(&value), &[]);
+            let key = (self.keys > 0).then(|| random.u32(..self.keys).to_be_bytes());
+            let key = key.as_ref().map(<[u8; 4]>::as_slice);
+            builder = builder.record(now_ms, key, Some(&value), &[]);
         }
         builder.build()
     }
@@ -186,6 +191,7 @@ mod tests {
             let shape = Shape {
                 batch_bytes,
                 value_bytes,
+                keys: 0,
             };
             let batch = shape.batch(&mut random, 1_700_000_000_000);
             assert!(batch.len() <= batch_bytes && batch.len() + value_bytes + 20 > batch_bytes);

@@ -39,6 +39,7 @@ fn a_killed_broker_with_much_data_acknowledges_again_within_two_seconds() {
         shape: Shape {
             batch_bytes: 64 << 10,
             value_bytes: 1 << 10,
+            keys: 0,
         },
         distinct: 1,
         seed,

@@ -19,7 +19,7 @@ use crate::load::produce::{Load, Produced, Running};
 use crate::load::usage::Usage;
 use crate::load::{Shape, Target, failed};
 
-const PARTITIONS: i32 = 6;
+pub(super) const PARTITIONS: i32 = 6;
 const MANY_PARTITIONS: i32 = 1_000;
 /// The log that is consumed.
 const CONSUMED_BYTES: u64 = 2_000_000_000;
@@ -54,6 +54,7 @@ pub const PRODUCING: [Producing; 4] = [
         shape: Shape {
             batch_bytes: 1 << 20,
             value_bytes: 1 << 10,
+            keys: 0,
         },
         distinct: 2,
     },
@@ -66,6 +67,7 @@ pub const PRODUCING: [Producing; 4] = [
         shape: Shape {
             batch_bytes: 64 << 10,
             value_bytes: 1 << 10,
+            keys: 0,
         },
         distinct: 16,
     },
@@ -78,6 +80,7 @@ pub const PRODUCING: [Producing; 4] = [
         shape: Shape {
             batch_bytes: 0,
             value_bytes: 1 << 10,
+            keys: 0,
         },
         distinct: 100,
     },
@@ -90,13 +93,14 @@ pub const PRODUCING: [Producing; 4] = [
         shape: Shape {
             batch_bytes: 4 << 10,
             value_bytes: 100,
+            keys: 0,
         },
         distinct: 8,
     },
 ];
 
 impl Producing {
-    fn load(&self, seed: u64) -> Load {
+    pub(super) fn load(&self, seed: u64) -> Load {
         Load {
             connections: 2,
             in_flight: self.in_flight,
@@ -122,7 +126,7 @@ pub struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn target(&self, server: &Server<'_>, topic: &str, partitions: i32) -> Target {
+    pub(super) fn target(&self, server: &Server<'_>, topic: &str, partitions: i32) -> Target {
         Target {
             address: server.address(),
             topic: topic.to_owned(),
@@ -130,13 +134,13 @@ impl Stage<'_> {
         }
     }
 
-    fn ready(&self, server: &Server<'_>, partitions: i32) -> io::Result<Target> {
+    pub(super) fn ready(&self, server: &Server<'_>, partitions: i32) -> io::Result<Target> {
         let target = self.target(server, "bench", partitions);
         ready_topic(&self.kit.env, &target)?;
         Ok(target)
     }
 
-    fn seed(&self) -> u64 {
+    pub(super) fn seed(&self) -> u64 {
         1 + u64::from(self.round) * 1_000
     }
 
@@ -365,13 +369,13 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn add(&mut self, case: &str, product: Product, flush: Flush, rows: &[(&str, f64)]) {
+    pub(super) fn add(&mut self, case: &str, product: Product, flush: Flush, rows: &[(&str, f64)]) {
         for (figure, value) in rows {
             self.figures.add(case, product, flush, figure, *value);
         }
     }
 
-    fn say(&self, case: &str, product: Product, flush: Option<Flush>, line: &str) {
+    pub(super) fn say(&self, case: &str, product: Product, flush: Option<Flush>, line: &str) {
         let flush = flush.map_or(String::new(), |flush| format!(" {}", flush.name()));
         println!(
             "round {}: {case} {}{flush}: {line}",
@@ -381,7 +385,7 @@ impl Stage<'_> {
     }
 }
 
-fn line(rows: &[(&str, f64)]) -> String {
+pub(super) fn line(rows: &[(&str, f64)]) -> String {
     let shown: Vec<String> = rows
         .iter()
         .map(|(name, value)| format!("{name} {}", super::report::number(*value)))

@@ -3,6 +3,7 @@
 //! Each case of each round starts its broker on an empty folder, loads it, and removes it; the two brokers take turns
 //! in going first. Medians of the rounds and their ratios go between the markers of `docs/BENCHMARKS.md`.
 
+mod beside;
 pub mod broker;
 pub mod cases;
 pub mod disk;
@@ -108,8 +109,15 @@ fn one_round(stage: &mut Stage<'_>, products: [Product; 2], count_syncs: bool) -
     let wants = |case: &str| stage.settings.wants(case);
     let producing: Vec<_> = PRODUCING.iter().filter(|each| wants(each.case)).collect();
     let counted: Vec<_> = producing.iter().filter(|_| count_syncs).collect();
-    let [start, connections, partitions, latency, consume] =
-        ["start", "connections", "partitions", "latency", "consume"].map(wants);
+    let [start, connections, partitions, latency, beside, consume] = [
+        "start",
+        "connections",
+        "partitions",
+        "latency",
+        "beside",
+        "consume",
+    ]
+    .map(wants);
     for product in products {
         if start {
             stage.start(product)?;
@@ -133,6 +141,11 @@ fn one_round(stage: &mut Stage<'_>, products: [Product; 2], count_syncs: bool) -
             for product in products {
                 stage.latency(product, flush)?;
             }
+        }
+    }
+    if beside {
+        for product in products {
+            stage.beside(product)?;
         }
     }
     if consume {

@@ -56,6 +56,7 @@ pub fn markdown(figures: &Figures, facts: &Facts) -> String {
         let rows = [("p50 ms", false), ("p99 ms", false), ("p99.9 ms", false)];
         text += &both_flushes(figures, "latency", &rows);
     }
+    text += &beside(figures);
     text += &others(figures);
     text += &read_back(figures);
     text
@@ -91,6 +92,40 @@ fn both_flushes(figures: &Figures, case: &str, rows: &[(&str, bool)]) -> String 
         );
     }
     text
+}
+
+fn beside(figures: &Figures) -> String {
+    let mut text = String::new();
+    for (case, title) in [
+        ("beside quiet", "nothing else"),
+        (
+            "beside catching up",
+            "a consumer that catches up from the disk",
+        ),
+        ("beside cleaning", "retention and compaction"),
+    ] {
+        for product in [Product::Ottla, Product::Kafka] {
+            let value = |case, figure| figures.median(case, product, Flush::Fsynced, figure);
+            let Some(p99) = value(case, "p99 ms") else {
+                continue;
+            };
+            text += &format!(
+                "| {title} | {} | {} | {} | {} | {} |\n",
+                product.name(),
+                shown(value(case, "p50 ms")),
+                number(p99),
+                shown(value(case, "p99.9 ms")),
+                ratio(Some(p99), value("beside quiet", "p99 ms")),
+            );
+        }
+    }
+    if text.is_empty() {
+        return text;
+    }
+    format!(
+        "\n### End to end at 1,000 records/s, fsynced, beside other work\n\n\
+         | beside | | p50 ms | p99 ms | p99.9 ms | p99 / quiet p99 |\n|---|---|---:|---:|---:|---:|\n{text}"
+    )
 }
 
 fn others(figures: &Figures) -> String {

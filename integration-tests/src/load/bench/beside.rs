@@ -1,0 +1,101 @@
+//! What other work of the broker does to producing: the same steady load measured quietly, beside a consumer that
+//! catches up from the disk, and beside retention and compaction of two topics.
+//!
+//! Saturated, two cores would show only how they are shared; so records come at 1,000 a second, fsynced, and count from
+//! the time they were due until a waiting consumer has them.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::broker::{Flush, Launch, Product, Server};
+use super::cases::{PARTITIONS, PRODUCING, Producing, Stage, line};
+use super::disk::forget_cached;
+use crate::load::admin::{create_topic_with, ready_topic, wait_for_leaders};
+use crate::load::consume::{Span, consume};
+use crate::load::latency::{Pace, end_to_end};
+use crate::load::produce::Running;
+use crate::load::{Quantiles, Target, failed};
+
+/// What there is to catch up with, and what retention and compaction have to do.
+const BACKLOG_BYTES: u64 = 1_000_000_000;
+/// Keys in the compacted topic: about one record in fifty survives.
+const KEYS: u32 = 20_000;
+/// A backlog takes no longer to be produced.
+const FILLING: Duration = Duration::from_secs(300);
+/// One pass over the backlog, again and again while records are sent.
+const PASS: Duration = Duration::from_secs(1);
+
+impl Stage<'_> {
+    /// All three, in one broker after the other work of which nothing is left.
+    pub fn beside(&mut self, product: Product) -> io::Result<()> {
+        let server = Server::start(self.kit, Launch::new(product, Flush::Fsynced))?;
+        let backlog = self.ready(&server, PARTITIONS)?;
+        self.fill(&backlog, 0)?;
+        self.report(product, "quiet", &mut self.paced(&server, "quiet")?);
+
+        forget_cached(&server.data())?;
+        let done = AtomicBool::new(false);
+        let mut catching_up = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| -> io::Result<()> {
+                while !done.load(Ordering::SeqCst) {
+                    consume(self.kit.env, &backlog, 1, Span::All, PASS)?;
+                }
+                Ok(())
+            });
+            let latency = self.paced(&server, "catching-up");
+            done.store(true, Ordering::SeqCst);
+            reader
+                .join()
+                .map_err(|_| failed("a load thread panicked"))??;
+            latency
+        })?;
+        self.report(product, "catching up", &mut catching_up);
+
+        for (topic, keys, configs) in [
+            ("expiring", 0, &[("retention.bytes", "1000000")][..]),
+            ("compacted", KEYS, &[("cleanup.policy", "compact")][..]),
+        ] {
+            let target = self.target(&server, topic, PARTITIONS);
+            create_topic_with(&target, configs)?;
+            wait_for_leaders(&self.kit.env, &target)?;
+            self.fill(&target, keys)?;
+        }
+        let mut cleaning = self.paced(&server, "cleaning")?;
+        self.report(product, "cleaning", &mut cleaning);
+        Ok(())
+    }
+
+    fn fill(&self, target: &Target, keys: u32) -> io::Result<()> {
+        let producing: &Producing = &PRODUCING[1];
+        let mut load = producing.load(self.seed());
+        load.shape.keys = keys;
+        let mut filling = Running::start(self.kit.env, target, &load)?;
+        filling.measure(FILLING, BACKLOG_BYTES)?;
+        filling.drain()?;
+        Ok(())
+    }
+
+    fn paced(&self, server: &Server<'_>, topic: &str) -> io::Result<Quantiles> {
+        let target = self.target(server, topic, PARTITIONS);
+        ready_topic(&self.kit.env, &target)?;
+        let pace = Pace {
+            per_second: 1_000,
+            value_bytes: 1 << 10,
+            in_flight: 5,
+            warm_up: Duration::from_secs(1),
+            length: self.settings.length,
+            seed: self.seed(),
+        };
+        end_to_end(self.kit.env, &target, &pace)
+    }
+
+    fn report(&mut self, product: Product, beside: &str, latency: &mut Quantiles) {
+        let names = ["p50 ms", "p99 ms", "p99.9 ms"];
+        let values = [0.5, 0.99, 0.999].map(|share| latency.ms(share));
+        let rows: Vec<(&str, f64)> = names.into_iter().zip(values).collect();
+        let case = format!("beside {beside}");
+        self.add(&case, product, Flush::Fsynced, &rows);
+        self.say(&case, product, Some(Flush::Fsynced), &line(&rows));
+    }
+}
