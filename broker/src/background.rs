@@ -11,6 +11,7 @@ use std::time::Duration;
 use ottla_storage::error::StorageError;
 use ottla_storage::log::Expired;
 use ottla_storage::retention::Policy;
+use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,33 +25,40 @@ pub fn start(broker: &Arc<Broker>, tasks: &TaskTracker, stop: &CancellationToken
     let interval_ms = broker.config.log_retention_check_interval_ms;
     let patience_ms = interval_ms / 2;
     let period = Duration::from_millis((interval_ms - patience_ms).max(1));
+    let deleted = Arc::new(Notify::new());
     let job = {
-        let broker = broker.clone();
-        move || retain(broker.clone(), patience_ms)
+        let (broker, deleted) = (broker.clone(), deleted.clone());
+        move || retain(broker.clone(), patience_ms, deleted.clone())
     };
-    tasks.spawn(every(
-        "retention",
-        period,
-        broker.clone(),
-        stop.clone(),
-        job,
-    ));
+    let pause = move || tokio::time::sleep(period);
+    tasks.spawn(every("retention", pause, broker.clone(), stop.clone(), job));
     let job = {
         let (broker, stop) = (broker.clone(), stop.clone());
         move || reclaim(broker.clone(), stop.clone())
     };
-    tasks.spawn(every("reclaim", period, broker.clone(), stop.clone(), job));
+    // Until something was deleted, so that the room of a lot of it does not wait for another period.
+    let pause = move || {
+        let deleted = deleted.clone();
+        async move {
+            tokio::time::timeout(period, deleted.notified())
+                .await
+                .unwrap_or(())
+        }
+    };
+    tasks.spawn(every("reclaim", pause, broker.clone(), stop.clone(), job));
 }
 
-/// Runs a job again and again, with `period` between the end of one run and the begin of the next. Ends with the broker,
+/// Runs a job again and again, with a pause between the end of one run and the begin of the next. Ends with the broker,
 /// or with its storage: a failed store accepts nothing more.
-async fn every<F, R>(
+async fn every<P, W, F, R>(
     name: &'static str,
-    period: Duration,
+    pause: P,
     broker: Arc<Broker>,
     stop: CancellationToken,
     mut job: F,
 ) where
+    P: Fn() -> W,
+    W: Future<Output = ()>,
     F: FnMut() -> R,
     R: Future<Output = Result<(), StorageError>>,
 {
@@ -58,7 +66,7 @@ async fn every<F, R>(
         let done = tokio::select! {
             () = stop.cancelled() => return,
             done = async {
-                tokio::time::sleep(period).await;
+                pause().await;
                 job().await
             } => done,
         };
@@ -74,8 +82,12 @@ async fn every<F, R>(
     }
 }
 
-/// One look at all partitions: log starts move, then what was deleted a while ago is erased.
-async fn retain(broker: Arc<Broker>, patience_ms: u64) -> Result<(), StorageError> {
+/// One look at all partitions: log starts move, then what was deleted a while ago is erased. `told` hears of it.
+async fn retain(
+    broker: Arc<Broker>,
+    patience_ms: u64,
+    told: Arc<Notify>,
+) -> Result<(), StorageError> {
     let log = broker.log.clone();
     let looked = spawn_blocking(move || all_expired(&broker, patience_ms)).await;
     let (expired, failure) = finished(looked)?;
@@ -84,6 +96,9 @@ async fn retain(broker: Arc<Broker>, patience_ms: u64) -> Result<(), StorageErro
         tracing::debug!(bytes = deleted, "retention moved log starts");
     }
     log.erase_due().await?;
+    if deleted > 0 {
+        told.notify_one();
+    }
     failure.map_or(Ok(()), Err)
 }
 

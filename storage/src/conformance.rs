@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::engine::{Engine, Family, Start, WriteOps};
+use crate::reclaim::ValueFile;
 
 type Open<'a> = dyn FnMut() -> Arc<dyn Engine> + 'a;
 
@@ -235,10 +236,17 @@ fn reclaiming_changes_nothing_that_can_be_read(open: &mut Open<'_>) {
         engine.compact(&from, &to).expect("compacts");
         engine.compact(&to, &from).expect("nothing to compact");
         if round % 3 == 0 {
-            engine.collect(rng.u64(0..1 << 20)).expect("collects");
+            let files = engine.value_files().expect("tells");
+            let end = rng.choice(&files).map_or(0, |file| file.number);
+            engine.collect(end).expect("collects");
         }
         let space = engine.space().expect("tells");
         assert!(space.garbage_bytes <= space.value_bytes);
+        let files = engine.value_files().expect("tells");
+        let sum = |of: fn(&ValueFile) -> u64| files.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|file| file.bytes), space.value_bytes);
+        assert_eq!(sum(|file| file.garbage_bytes), space.garbage_bytes);
+        assert!(files.is_sorted_by(|one, two| one.number < two.number));
         if round % 4 == 3 {
             drop(engine);
             engine = open();

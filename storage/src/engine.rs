@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::error::EngineError;
-use crate::reclaim::Space;
+use crate::reclaim::{Space, ValueFile};
 
 /// A family of keys. `Log` is a database of its own and holds all truth; the others are views of it
 /// in a second database, rebuilt from the log whenever they are in doubt.
@@ -218,9 +218,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Blocks while it works.
     fn compact(&self, from: &[u8], to: &[u8]) -> Result<(), EngineError>;
 
-    /// Moves what is still referred to out of the oldest files of values that take `oldest_bytes` together, so that these
-    /// files can go. Changes nothing that can be read. Blocks while it works.
-    fn collect(&self, oldest_bytes: u64) -> Result<(), EngineError>;
+    /// The files that hold values of `Family::Log`, oldest first. What is in memory is in none.
+    fn value_files(&self) -> Result<Vec<ValueFile>, EngineError>;
+
+    /// Moves what is still referred to out of the files of values whose numbers are below `end`, so that these files can
+    /// go; now and then out of a few that follow. Changes nothing that can be read. Blocks while it works.
+    fn collect(&self, end: u64) -> Result<(), EngineError>;
 
     /// What `Family::Log` takes on the disk, as `reclaim.rs` wants to know it.
     fn space(&self) -> Result<Space, EngineError>;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
 use crate::error::EngineError;
-use crate::reclaim::Space;
+use crate::reclaim::{Space, ValueFile};
 
 type Map = BTreeMap<(Family, Vec<u8>), Bytes>;
 
@@ -249,6 +249,10 @@ impl Engine for MemoryEngine {
     /// What is deleted is gone at once.
     fn compact(&self, _: &[u8], _: &[u8]) -> Result<(), EngineError> {
         Ok(())
+    }
+
+    fn value_files(&self) -> Result<Vec<ValueFile>, EngineError> {
+        Ok(Vec::new())
     }
 
     fn collect(&self, _: u64) -> Result<(), EngineError> {

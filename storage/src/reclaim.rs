@@ -1,17 +1,20 @@
-//! When and how deleted data gives its room on the disk back, pure: which ranges of keys are to be compacted, and how
-//! much of the oldest files is worth being rewritten.
+//! When and how deleted data gives its room on the disk back, pure: which ranges of keys are to be compacted, and
+//! which files are to be emptied.
 //!
 //! Called by the writer, which tells what it erased, and by `log/retain.rs`, which does what is due. It touches no store.
 //!
 //! Erasing writes a mark only. The room comes back in two steps:
 //! * compacting the erased range drops its keys, and the files of values that nothing refers to any more with them;
-//! * a file of values in which a few are left goes when those are moved, which rewrites them. Files are filled in order
-//!   of time, so the garbage lies in the oldest ones; only as much of those is visited as there is garbage, and only
-//!   when there is a lot of it, so that data which stays is not moved again and again.
+//! * a file of values in which a few are left goes when those are moved, which rewrites them (`collection.rs`).
 
 use std::time::Duration;
 
 use crate::partition::Range;
+
+mod collection;
+
+pub use collection::ValueFile;
+pub(crate) use collection::next_collection;
 
 /// Erased data is reclaimed at once when there is this much of it, compared with what is live: one part in so many...
 const RECLAIM_SHARE: u64 = 16;
@@ -35,19 +38,6 @@ const SMALL_STORE_BYTES: u64 = 1 << 30;
 
 /// Ranges compacted one by one; more are joined with their neighbours.
 const MOST_RANGES: usize = 64;
-
-/// Garbage that is never worth a collection: about one write buffer.
-const GARBAGE_SLACK_BYTES: u64 = 32 << 20;
-
-/// Beside the slack, so many percent of what is live may be garbage: what stays is moved again and again the more often
-/// the less is allowed...
-const GARBAGE_PERCENT: u64 = 30;
-
-/// ...and so many where moving was in vain the last time.
-const MOST_GARBAGE_PERCENT: u64 = 40;
-
-/// Most bytes of old files that one step visits, so that a stop does not have to wait for long.
-const STEP_BYTES: u64 = 256 << 20;
 
 /// What the store takes on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,34 +121,6 @@ fn joined(ranges: Vec<Range>, most: usize) -> Vec<Range> {
     ranges.chunks(group).map(span).collect()
 }
 
-/// Decides on collections, one after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Collector {
-    /// Garbage below this was not worth it the last time.
-    in_vain_below: u64,
-}
-
-impl Collector {
-    /// Bytes of the oldest files of values to visit now, if it is worth it.
-    pub(crate) fn next_step(&self, space: &Space) -> Option<u64> {
-        let allowed = |percent| GARBAGE_SLACK_BYTES + space.live_bytes() / 100 * percent;
-        let tried = self.in_vain_below.min(allowed(MOST_GARBAGE_PERCENT));
-        (space.garbage_bytes > allowed(GARBAGE_PERCENT).max(tried))
-            // The last of as many bytes as there is garbage are mostly young ones that live.
-            .then(|| (space.garbage_bytes - space.garbage_bytes / 8).min(STEP_BYTES))
-    }
-
-    /// A step over `visited` bytes turned `before` into `after`. Where most of what it met was live, the garbage lies
-    /// elsewhere, and the next try waits until there is twice as much. Where more was erased meanwhile nobody knows.
-    pub(crate) fn stepped(&mut self, visited: u64, before: &Space, after: &Space) {
-        let freed = before.garbage_bytes.checked_sub(after.garbage_bytes);
-        self.in_vain_below = match freed {
-            Some(freed) if freed < visited / 2 => after.garbage_bytes.saturating_mul(2),
-            _ => 0,
-        };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,46 +195,5 @@ mod tests {
         assert_eq!(due(MIB, RECLAIM_LITTLE_AFTER, 9 * MIB), whole);
         let none = Unreclaimed::default().take_due(Duration::MAX, &Space::default());
         assert_eq!(none, None);
-    }
-
-    #[test]
-    fn only_much_garbage_is_collected_and_no_more_visited_than_there_is() {
-        let collector = Collector::default();
-        let step = |value_mib: u64, garbage_mib: u64| {
-            collector.next_step(&Space {
-                key_bytes: 0,
-                value_bytes: value_mib * MIB,
-                garbage_bytes: garbage_mib * MIB,
-            })
-        };
-        assert_eq!(step(32, 32), None, "a write buffer's worth");
-        assert_eq!(step(40, 40), Some(35 * MIB));
-        // 400 MiB are live.
-        assert_eq!(step(552, 152), None);
-        assert_eq!(step(560, 160), Some(140 * MIB));
-        assert_eq!(step(10_000, 5_000), Some(STEP_BYTES));
-    }
-
-    #[test]
-    fn a_step_in_vain_makes_the_next_one_wait_but_not_for_ever() {
-        // 1,000 MiB are live.
-        let space = |garbage_mib: u64| Space {
-            key_bytes: 0,
-            value_bytes: (1_000 + garbage_mib) * MIB,
-            garbage_bytes: garbage_mib * MIB,
-        };
-        let after = |before, after| {
-            let mut collector = Collector::default();
-            let visited = collector.next_step(&space(before)).expect("worth it");
-            collector.stepped(visited, &space(before), &space(after));
-            collector
-        };
-        let worth = |collector: &Collector, garbage| collector.next_step(&space(garbage)).is_some();
-        assert!(!worth(&after(340, 214), 428), "in vain");
-        assert!(worth(&after(340, 214), 429), "twice as much");
-        assert!(!worth(&after(340, 330), 432));
-        assert!(worth(&after(340, 330), 433), "too much of it");
-        assert!(worth(&after(340, 100), 333), "not in vain");
-        assert!(worth(&after(340, 341), 342), "more was erased meanwhile");
     }
 }

@@ -21,7 +21,9 @@ use crate::disk::{Disk, Syncs};
 use crate::durable::keeper::SyncPoint;
 use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
 use crate::error::EngineError;
-use crate::reclaim::Space;
+use crate::reclaim::{Space, ValueFile};
+
+mod value_files;
 
 /// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
 const WRITE_BUFFER_BYTES: usize = 32 << 20;
@@ -333,30 +335,6 @@ impl RocksEngine {
         Ok(value.map_err(|error| classify(&error))?.unwrap_or(0))
     }
 
-    /// Number and size of each blob file, oldest first.
-    fn blob_files(&self) -> Result<Vec<(u64, u64)>, EngineError> {
-        let path = self.log.path();
-        let failed =
-            |error: std::io::Error| EngineError::Io(format!("{}: {error}", path.display()));
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".blob"));
-            let Some(number) = number.and_then(|number| number.parse().ok()) else {
-                continue;
-            };
-            match entry.metadata() {
-                Ok(metadata) => files.push((number, metadata.len())),
-                // RocksDB removes files when it likes.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        files.sort_unstable();
-        Ok(files)
-    }
-
     fn family(&self, family: Family) -> &rocksdb::ColumnFamily {
         let db = if family.in_log() {
             &self.log
@@ -522,22 +500,24 @@ impl Engine for RocksEngine {
         self.set_blob_file_bytes(larger.min(BLOB_FILE_BYTES))
     }
 
-    fn collect(&self, oldest_bytes: u64) -> Result<(), EngineError> {
-        let files = self.blob_files()?;
-        let mut before = 0;
-        let count = files
-            .iter()
-            .take_while(|(_, size)| {
-                let wanted = before < oldest_bytes;
-                before += size;
-                wanted
-            })
-            .count();
+    fn value_files(&self) -> Result<Vec<ValueFile>, EngineError> {
+        let text = self.log.property_value("rocksdb.sstables");
+        let text = text.map_err(|error| classify(&error))?.unwrap_or_default();
+        value_files::parse(&text)
+            .map_err(|line| EngineError::Io(format!("RocksDB tells of a blob file: {line}")))
+    }
+
+    fn collect(&self, end: u64) -> Result<(), EngineError> {
+        // The compaction would flush what is in memory, whose files would count.
+        self.log.flush().map_err(|error| classify(&error))?;
+        let files = self.value_files()?;
+        let count = files.partition_point(|file| file.number < end);
         if count == 0 {
             return Ok(());
         }
-        // RocksDB multiplies and rounds down; half a file more keeps the product on the right side.
-        let share = (count as f64 + 0.5) / files.len() as f64;
+        // RocksDB multiplies by the number of files that there are when it begins, and rounds down: a bit more keeps the
+        // product on the right side, and a file or two that come meanwhile do not add one.
+        let share = (count as f64 + 0.25) / files.len() as f64;
         self.set_blob_gc(Some(share.min(1.0)))?;
         let mut options = Self::beside();
         // Keys that are settled refer to old files, too.
@@ -644,17 +624,16 @@ mod tests {
         engine.compact(&[1], &[2]).expect("compacts");
         let before = engine.space().expect("tells");
         assert!(before.garbage_bytes > 0, "{before:?}");
-        engine.collect(before.value_bytes).expect("collects");
+        engine.collect(u64::MAX).expect("collects");
         let after = engine.space().expect("tells");
         assert!(after.garbage_bytes < 1 << 10, "{after:?}");
         assert!((600_000..700_000).contains(&after.value_bytes), "{after:?}");
-        let files: u64 = engine
-            .blob_files()
-            .expect("lists")
-            .iter()
-            .map(|(_, size)| size)
-            .sum();
-        assert!(files < 1_000_000, "{files} bytes on disk");
+        let files = std::fs::read_dir(engine.log.path()).expect("lists");
+        let files = files.map(|entry| entry.expect("lists"));
+        let blobs = files.filter(|entry| entry.path().extension() == Some("blob".as_ref()));
+        let sizes = blobs.map(|entry| entry.metadata().expect("is there").len());
+        let bytes: u64 = sizes.sum();
+        assert!(bytes < 1_000_000, "{bytes} bytes on disk");
         for index in (0..3_000).filter(|index| stays(*index)) {
             let value = engine.get(Family::Log, &key(index)).expect("gets");
             assert_eq!(value.expect("stays"), vec![index as u8; 20_000]);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::engine::{Engine, Family, Start, Visit, WriteOps};
 use crate::error::EngineError;
-use crate::reclaim::Space;
+use crate::reclaim::{Space, ValueFile};
 
 /// Stands between the log and a store. What is not overridden passes as it is.
 pub(super) trait Between: Send + Sync + 'static {
@@ -71,8 +71,11 @@ impl<B: Between> Engine for Through<B> {
     fn compact(&self, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
         self.engine.compact(from, to)
     }
-    fn collect(&self, oldest_bytes: u64) -> Result<(), EngineError> {
-        self.engine.collect(oldest_bytes)
+    fn value_files(&self) -> Result<Vec<ValueFile>, EngineError> {
+        self.engine.value_files()
+    }
+    fn collect(&self, end: u64) -> Result<(), EngineError> {
+        self.engine.collect(end)
     }
     fn space(&self) -> Result<Space, EngineError> {
         self.engine.space()

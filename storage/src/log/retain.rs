@@ -16,6 +16,7 @@ use crate::engine::{Family, Start};
 use crate::error::StorageError;
 use crate::keys::{self, Handle};
 use crate::partition::Chunk;
+use crate::reclaim::next_collection;
 use crate::recovery;
 use crate::retention::{Facts, Policy, Verdict, Walk};
 use crate::waiters::lock;
@@ -263,7 +264,7 @@ impl Log {
     /// The store's. Nothing is lost by one, and the next call goes on.
     pub fn reclaim_due(&self, stopping: &dyn Fn() -> bool) -> Result<(), StorageError> {
         let engine = self.shared.engine.as_ref();
-        let mut collector = lock(&self.shared.collector);
+        let _reclaiming = lock(&self.shared.reclaiming);
         let now = self.shared.clock.monotonic();
         let due = lock(&self.shared.unreclaimed).take_due(now, &engine.space()?);
         let ranges = due.unwrap_or_default();
@@ -273,22 +274,24 @@ impl Log {
             }
             engine.compact(from, to)?;
         }
-        let mut before = engine.space()?;
         // Once over all there is, and no further: what cannot be collected now has to wait.
-        let mut left = before.value_bytes;
+        let (mut done, mut newest) = (0, None);
         loop {
-            let Some(visited) = collector.next_step(&before).filter(|_| !stopping()) else {
-                return Ok(());
-            };
-            engine.collect(visited)?;
-            let after = engine.space()?;
-            collector.stepped(visited, &before, &after);
-            tracing::debug!(?before, ?after, visited, "moved values out of old files");
-            left = left.saturating_sub(visited);
-            if left == 0 {
+            let before = engine.space()?;
+            if !before.has_garbage() || stopping() {
                 return Ok(());
             }
-            before = after;
+            let files = engine.value_files()?;
+            let newest = *newest.get_or_insert(files.last().map_or(0, |file| file.number));
+            let Some(end) = next_collection(before.key_bytes, &files)
+                .filter(|end| (done + 1..=newest + 1).contains(end))
+            else {
+                return Ok(());
+            };
+            engine.collect(end)?;
+            let after = engine.space()?;
+            tracing::debug!(?before, ?after, end, "moved values out of old files");
+            done = end;
         }
     }
 }

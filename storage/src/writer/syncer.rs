@@ -17,7 +17,7 @@ use crate::engine::{Engine, WriteOps};
 use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle, PartitionId};
 use crate::log::{Clock, Observer, Partition};
-use crate::reclaim::{Collector, Unreclaimed};
+use crate::reclaim::Unreclaimed;
 use crate::waiters::{AppendWaiter, complete, lock};
 
 /// How long the writer may take to tell of a failed write whose consequence the syncer has met.
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(super) next_handle: Mutex<Option<Handle>>,
     pub(crate) unreclaimed: Mutex<Unreclaimed>,
     /// Held by whoever reclaims, one at a time.
-    pub(crate) collector: Mutex<Collector>,
+    pub(crate) reclaiming: Mutex<()>,
     queue: Mutex<SyncQueue>,
     queued: Condvar,
 }
@@ -89,7 +89,7 @@ impl Shared {
             failure: OnceLock::new(),
             next_handle: Mutex::new(None),
             unreclaimed: Mutex::default(),
-            collector: Mutex::default(),
+            reclaiming: Mutex::default(),
             queue: Mutex::new(SyncQueue {
                 written: HashMap::new(),
                 wanted: false,
