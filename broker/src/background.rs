@@ -79,12 +79,13 @@ async fn retain(broker: Arc<Broker>, patience_ms: u64) -> Result<(), StorageErro
     let log = broker.log.clone();
     let looked = spawn_blocking(move || all_expired(&broker, patience_ms)).await;
     let (expired, failure) = finished(looked)?;
-    let deleted = log.advance_starts(expired).await?;
-    if deleted > 0 {
+    let moved = log.advance_starts(expired).await;
+    if let Ok(deleted @ 1..) = moved {
         tracing::debug!(bytes = deleted, "retention moved log starts");
     }
+    // Nor does a failure of one keep what all others deleted from being erased.
     log.erase_due().await?;
-    failure.map_or(Ok(()), Err)
+    failure.map_or(moved.map(drop), Err)
 }
 
 /// Every log whose front has expired. A log that cannot be read does not keep the others from it; the last failure is

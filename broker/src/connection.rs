@@ -215,9 +215,8 @@ impl Connection {
             return;
         }
         let mut unread = [0; READ_BUFFER_BYTES];
-        let ends = async {
-            while matches!(self.frames.get_mut().read(&mut unread).await, Ok(1..)) {}
-        };
+        let ends =
+            async { while matches!(self.frames.get_mut().read(&mut unread).await, Ok(1..)) {} };
         // Whoever does not part by then has had its time.
         let _ = timeout(PARTING, ends).await;
     }

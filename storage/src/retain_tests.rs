@@ -10,9 +10,10 @@ use uuid::Uuid;
 use crate::directory::TempDir;
 use crate::engine::{Engine, Family};
 use crate::keys::{self, PartitionId};
-use crate::log::{AppendEntry, Log, NoObserver, Partition, ReadLimit};
+use crate::log::{AppendEntry, Expired, Log, NoObserver, Partition, ReadLimit};
 use crate::log_tests::{TestClock, block};
 use crate::memory::MemoryEngine;
+use crate::partition::Appended;
 use crate::retention::Policy;
 use crate::rocks::{RocksEngine, RocksOptions};
 use crate::waiters::Acks;
@@ -61,6 +62,12 @@ impl Place {
         Self::on(self.engine, now, count)
     }
 
+    /// The process is killed and starts again over the same store.
+    fn crashed(self) -> Self {
+        let (now, count) = (self.now(), self.partitions.len() as i32);
+        Self::on(self.engine, now, count)
+    }
+
     fn append(&self, index: usize, timestamp: i64, bytes: usize) {
         let batch = BatchBuilder::new(timestamp)
             .record(timestamp, None, Some(&vec![b'x'; bytes]), &[])
@@ -68,7 +75,7 @@ impl Place {
         self.append_batch(index, batch);
     }
 
-    fn append_batch(&self, index: usize, batch: Bytes) {
+    fn append_batch(&self, index: usize, batch: Bytes) -> Appended {
         let entry = AppendEntry {
             partition: self.partitions[index].clone(),
             header: BatchHeader::parse(&batch).expect("a batch"),
@@ -76,20 +83,21 @@ impl Place {
             leader_epoch: 0,
         };
         let answers = block(self.log.append(vec![entry], Acks::All)).expect("open");
-        block(answers)
-            .expect("answered")
-            .remove(0)
-            .expect("appended");
+        let answer = block(answers).expect("answered").remove(0);
+        answer.expect("appended")
     }
 
     /// One tick over all partitions; answers the bytes deleted.
     fn retain(&self, policy: Policy) -> u64 {
-        let expired = self.partitions.iter().filter_map(|partition| {
+        block(self.log.advance_starts(self.expired(policy))).expect("advances")
+    }
+
+    fn expired(&self, policy: Policy) -> Vec<Expired> {
+        let looked = self.partitions.iter().filter_map(|partition| {
             let expired = self.log.expired(partition, &policy, self.now(), 0);
             expired.expect("looks")
         });
-        let expired = expired.collect();
-        block(self.log.advance_starts(expired)).expect("advances")
+        looked.collect()
     }
 
     fn erase(&self) {
@@ -403,4 +411,53 @@ fn expire(held: &mut Vec<Held>, start: &mut i64, policy: &Policy, now: i64) {
     if let Some(last) = held.drain(..gone).next_back() {
         *start = (*start).max(last.end);
     }
+}
+
+/// The key of a partition's first closed chunk.
+fn first_chunk(place: &Place, index: usize) -> Vec<u8> {
+    let (from, to) = keys::chunks(place.partitions[index].handle(), 0);
+    let start = crate::engine::Start::At(&from);
+    let mut first = None;
+    let scanned = place.engine.scan(Family::Log, start, &to, &mut |key, _| {
+        first = Some(key.to_vec());
+        std::ops::ControlFlow::Break(())
+    });
+    scanned.expect("scans");
+    first.expect("a chunk was closed")
+}
+
+fn sequenced(sequence: i32) -> Bytes {
+    BatchBuilder::new(START_MS)
+        .producer(7, 0, sequence)
+        .record(START_MS, None, Some(&[b'x'; 300]), &[])
+        .build()
+}
+
+#[test]
+fn a_log_that_cannot_be_read_takes_no_producer_snapshot_from_the_others() {
+    let engine = Arc::new(MemoryEngine::new());
+    let place = Place::on(engine.clone(), START_MS, 3);
+    for sequence in 0..6 {
+        place.append_batch(0, sequenced(sequence));
+        place.append(1, START_MS, 300);
+        place.append(2, START_MS, 300);
+    }
+    let policy = Policy::delete(1_000, -1);
+    place.wait(2_000);
+    let expired = place.expired(policy);
+    assert_eq!(expired.len(), 3);
+    engine.damage(Family::Log, &first_chunk(&place, 1));
+    let moved = block(place.log.advance_starts(expired));
+    assert!(moved.is_err(), "it is told");
+    let starts = [0, 1, 2].map(|index| place.start(index));
+    assert_eq!(starts, [6, 0, 6], "the others move all the same");
+    engine.mend();
+    place.retain(policy);
+    assert_eq!(place.start(1), 6, "and it does once it can be read");
+    place.wait(60_000);
+    place.erase();
+    let place = place.crashed();
+    let again = place.append_batch(0, sequenced(5));
+    assert_eq!((again.duplicate, again.base_offset), (true, 5));
+    assert_eq!(place.append_batch(0, sequenced(6)).base_offset, 6);
 }

@@ -209,18 +209,20 @@ impl Log {
     /// Moves the log starts of what expired; answers how many bytes were deleted.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's. One that cannot be read keeps no other from being moved; the last failure is told.
     pub async fn advance_starts(&self, expired: Vec<Expired>) -> Result<u64, StorageError> {
-        let mut deleted = 0;
+        let (mut deleted, mut failure) = (0, None);
         let mut advances = expired.into_iter().map(|Expired(advance)| advance);
         loop {
             let advances: Vec<_> = advances.by_ref().take(LOT).collect();
             if advances.is_empty() {
-                return Ok(deleted);
+                return failure.map_or(Ok(deleted), Err);
             }
-            deleted += self
-                .ask(|reply| Command::AdvanceStarts { advances, reply })
-                .await?;
+            let asked = self.ask(|reply| Command::AdvanceStarts { advances, reply });
+            match asked.await {
+                Ok(bytes) => deleted += bytes,
+                Err(error) => failure = Some(error),
+            }
         }
     }
 

@@ -74,8 +74,13 @@ impl Writer {
 
     /// Moves log starts to where retention puts them, with one write; those whose log start moved meanwhile are left
     /// alone. Answers the bytes that were deleted. Not synced: after a power cut what had expired has expired again.
+    ///
+    /// # Errors
+    /// The last one of a partition that could not be looked into: it stays as it is, and the others have moved.
     pub(super) fn advance_starts(&mut self, advances: &[Advance]) -> Result<u64, StorageError> {
-        let mut ops = WriteOps::new();
+        // All look-ups come first: from the first plan on nothing may fail but the write, since what is planned counts
+        // as written.
+        let mut failure = None;
         let mut moved = Vec::with_capacity(advances.len());
         for advance in advances {
             let still = {
@@ -89,13 +94,15 @@ impl Writer {
             if !still {
                 continue;
             }
-            let cut = self.cut(&advance.partition, advance.to, Some(advance.bytes))?;
-            let mut inner = advance.partition.lock();
-            ops.append(inner.state.plan_delete_prefix(advance.to, &cut));
-            moved.push((advance, cut));
+            match self.cut(&advance.partition, advance.to, Some(advance.bytes)) {
+                Ok(cut) => moved.push((advance, cut)),
+                Err(error) => failure = Some(error),
+            }
         }
-        if moved.is_empty() {
-            return Ok(0);
+        let mut ops = WriteOps::new();
+        for (advance, cut) in &moved {
+            let mut inner = advance.partition.lock();
+            ops.append(inner.state.plan_delete_prefix(advance.to, cut));
         }
         self.shared.write(&ops)?;
         let mut bytes = 0;
@@ -103,7 +110,7 @@ impl Writer {
             self.deleted_prefix(&advance.partition, advance.to, &cut);
             bytes += cut.deleted_bytes;
         }
-        Ok(bytes)
+        failure.map_or(Ok(bytes), Err)
     }
 
     /// The move of a log start is durable.
