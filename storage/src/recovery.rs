@@ -41,16 +41,20 @@ pub fn recover(
 ) -> Result<PartitionState, StorageError> {
     let mut state = PartitionState::new(handle, node_id);
     if let Some(value) = engine.get(Family::Log, &keys::start(handle))? {
-        let (log_start, local_log_start) =
-            keys::parse_start(&value).ok_or_else(|| damaged(handle, "the log start"))?;
-        state.log_start = log_start;
-        state.local_log_start = local_log_start;
+        let start = keys::parse_start(&value).ok_or_else(|| damaged(handle, "the log start"))?;
+        state.log_start = start.offset;
+        state.local_log_start = start.local_offset;
+        state.first_kept = match start.first_kept {
+            Some(first_kept) => first_kept.min(start.offset),
+            None => batch_holding(engine, handle, 0, start.offset)?,
+        };
     }
     if let Some(value) = engine.get(Family::Log, &keys::cleaned(handle))? {
         state.cleaned =
             keys::parse_cleaned(&value).ok_or_else(|| damaged(handle, "the cleaner's offset"))?;
     }
-    let (from, to) = keys::batches(handle, 0);
+    // What is deleted and not erased yet is not read: it may be damaged.
+    let (from, to) = keys::batches(handle, state.first_kept);
     state.log_end = match engine.last(Family::Log, &from, &to)? {
         Some((_, value)) => stored_header(handle, &value)?
             .next_offset()
@@ -80,6 +84,31 @@ pub fn recover(
     state.high_watermark = end;
     state.producers.committed(end);
     Ok(state)
+}
+
+/// The base offset of the batch that holds `offset`, or `offset` when no batch does. No batch that begins below
+/// `first_kept` is looked at.
+///
+/// # Errors
+/// The store's, or damage.
+pub(crate) fn batch_holding(
+    engine: &dyn Engine,
+    handle: Handle,
+    first_kept: i64,
+    offset: i64,
+) -> Result<i64, StorageError> {
+    let at = keys::batch(handle, offset);
+    // Where a batch begins there, the one before it is not read: it may be damaged.
+    if engine.get(Family::Log, &at)?.is_some() {
+        return Ok(offset);
+    }
+    let found = engine.last(Family::Log, &keys::batch(handle, first_kept), &at)?;
+    let Some((_, value)) = found else {
+        return Ok(offset);
+    };
+    let header = stored_header(handle, &value)?;
+    let holds = header.last_offset() >= offset;
+    Ok(if holds { header.base_offset } else { offset })
 }
 
 fn recover_epochs(engine: &dyn Engine, state: &mut PartitionState) -> Result<(), StorageError> {
@@ -234,20 +263,17 @@ fn replay_tail(
 ) -> Result<(), StorageError> {
     let handle = state.handle;
     let open = state.open_chunk.base_offset;
-    let begin = open.min(snapshot.unwrap_or(i64::MAX)).max(state.log_start);
-    let (lower, to) = keys::batches(handle, 0);
-    let key = keys::batch(handle, begin.max(0));
     // The log start may lie inside of a batch, which counts all the same.
-    let start = Start::Floor {
-        key: &key,
-        lower: &lower,
+    let begin = match open.min(snapshot.unwrap_or(i64::MAX)) {
+        begin if begin <= state.log_start => state.first_kept,
+        begin => begin,
     };
+    let (key, to) = keys::batches(handle, begin);
+    let start = Start::At(&key);
     let mut outcome = Ok(());
     engine.scan(Family::Log, start, &to, &mut |_, value| {
         let step = stored_header(handle, value).map(|header| {
-            // Before the log start lies what is deleted but not erased yet.
-            let held = header.next_offset() > state.log_start;
-            if held && header.base_offset >= open {
+            if header.base_offset >= open {
                 state.size_bytes += value.len() as u64;
                 state.open_chunk.add(&header, value.len());
                 state.running_max_timestamp = state.running_max_timestamp.max(header.max_timestamp);
@@ -255,7 +281,7 @@ fn replay_tail(
                     state.bytes_since_time_entry += value.len();
                 }
             }
-            if held && snapshot.is_some_and(|snapshot| header.base_offset >= snapshot) {
+            if snapshot.is_some_and(|snapshot| header.base_offset >= snapshot) {
                 state.replay(&header, value);
             }
         });

@@ -229,7 +229,7 @@ impl Log {
     /// Erases what lies before the log starts of partitions for which it is time.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's. One that cannot be read keeps no other from being erased; the last failure is told.
     pub async fn erase_due(&self) -> Result<(), StorageError> {
         let now = self.shared.clock.monotonic();
         let mut due = self.partitions();
@@ -243,12 +243,15 @@ impl Log {
         });
         // Neighbours are erased together, and reclaimed together.
         due.sort_unstable_by_key(|partition| partition.handle());
+        let mut failure = None;
         for lot in due.chunks(LOT) {
             let partitions = lot.to_vec();
-            self.ask(|reply| Command::Erase { partitions, reply })
-                .await?;
+            let asked = self.ask(|reply| Command::Erase { partitions, reply });
+            if let Err(error) = asked.await {
+                failure = Some(error);
+            }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Erases whatever lies before a log start, at once.

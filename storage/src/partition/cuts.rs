@@ -33,7 +33,7 @@ impl PartitionState {
         ops.put(
             Family::Log,
             keys::start(handle),
-            keys::start_value(offset, offset),
+            keys::start_value(offset, cut.first_kept),
         );
         // A state that misses the batches between a snapshot and the first one kept would take every producer's next
         // batch for a gap. So there is always a snapshot that needs none of them.
@@ -61,6 +61,7 @@ impl PartitionState {
         self.open_chunk = cut.open;
         self.log_start = offset;
         self.local_log_start = offset;
+        self.first_kept = cut.first_kept;
         self.snapshots.retain(|held| *held >= cut.first_kept);
         self.producers.forget_before(offset);
         if let Some(current) = self.epoch_holding(offset) {
@@ -87,13 +88,12 @@ impl PartitionState {
         }
     }
 
-    /// What of the log's derived keys lies before the log start, each as the range that may be removed; `first_kept` is
-    /// the base offset of the batch that the log start lies in, `chunk` that of the chunk, `time` the key of the first
-    /// time index entry that stays.
-    pub(crate) fn erasable(&self, first_kept: i64, chunk: i64, time: Vec<u8>) -> Vec<Range> {
+    /// What lies before the log start, each as the range that may be removed; `chunk` is the base offset of the first
+    /// chunk with a batch that is kept, `time` the key of the first time index entry that stays.
+    pub(crate) fn erasable(&self, chunk: i64, time: Vec<u8>) -> Vec<Range> {
         let handle = self.handle;
         let mut ranges = vec![
-            (keys::batch(handle, 0), keys::batch(handle, first_kept)),
+            (keys::batch(handle, 0), keys::batch(handle, self.first_kept)),
             (keys::times(handle).0, time),
             (keys::chunk(handle, 0), keys::chunk(handle, chunk)),
             (

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Writer;
 use crate::engine::{Family, Start, WriteOps};
-use crate::error::StorageError;
+use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle};
 use crate::log::{Partition, Unerased};
 use crate::partition::{Chunk, Cut};
@@ -28,44 +28,34 @@ pub(crate) struct Advance {
 }
 
 impl Writer {
-    /// The base offset of the batch that holds `offset`, or `offset` when no batch does.
-    pub(super) fn batch_holding(&self, handle: Handle, offset: i64) -> Result<i64, StorageError> {
-        let (from, _) = keys::batches(handle, 0);
-        let below = keys::batch(handle, offset);
-        let found = self.shared.engine.last(Family::Log, &from, &below)?;
-        let Some((_, value)) = found else {
-            return Ok(offset);
-        };
-        let header = recovery::stored_header(handle, &value)?;
-        Ok(if header.last_offset() >= offset {
-            header.base_offset
-        } else {
-            offset
-        })
-    }
-
     pub(super) fn delete_prefix(
         &mut self,
         partition: &Arc<Partition>,
         offset: i64,
     ) -> Result<i64, StorageError> {
-        let offset = {
+        let (offset, first_kept, log_end) = {
             let inner = partition.lock();
             if inner.gone {
                 return Err(StorageError::NoSuchPartition);
             }
+            let state = &inner.state;
             let offset = if offset == -1 {
-                inner.state.high_watermark
+                state.high_watermark
             } else {
                 offset
             };
-            inner.state.check_delete_prefix(offset)?;
-            if offset <= inner.state.log_start {
-                return Ok(inner.state.log_start);
+            state.check_delete_prefix(offset)?;
+            if offset <= state.log_start {
+                return Ok(state.log_start);
             }
-            offset
+            (offset, state.first_kept, state.log_end)
         };
-        let first_kept = self.batch_holding(partition.handle(), offset)?;
+        let first_kept = if offset == log_end {
+            offset
+        } else {
+            let engine = self.shared.engine.as_ref();
+            recovery::batch_holding(engine, partition.handle(), first_kept, offset)?
+        };
         let cut = self.cut(partition, first_kept, None)?;
         let ops = partition.lock().state.plan_delete_prefix(offset, &cut);
         self.shared.write_durably(&ops)?;
@@ -123,38 +113,25 @@ impl Writer {
         inner.state.log_start
     }
 
-    /// Removes what lies before these log starts, which are durable. Not synced: what a power cut brings back is
-    /// removed again after the start.
+    /// Removes what lies before these log starts. Not synced: what a power cut brings back is removed again after the
+    /// start.
+    ///
+    /// # Errors
+    /// The last one of a partition that could not be looked into; the others are done all the same.
     pub(super) fn erase(&mut self, partitions: &[Arc<Partition>]) -> Result<(), StorageError> {
         self.shared.check()?;
+        let mut failure = None;
         let mut ops = WriteOps::new();
         let mut erased = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let (log_start, bytes) = {
-                let inner = partition.lock();
-                if inner.gone {
-                    continue;
+            match self.erasure(partition) {
+                Ok(Some((own, bytes))) => {
+                    ops.append(own);
+                    erased.push((partition, bytes));
                 }
-                (inner.state.log_start, inner.unerased.bytes)
-            };
-            let handle = partition.handle();
-            let first_kept = self.batch_holding(handle, log_start)?;
-            let chunk = self
-                .chunks_between(handle, log_start, log_start)?
-                .first()
-                .map_or(first_kept, |chunk| chunk.base_offset);
-            let time = self.first_time_entry(handle, first_kept)?;
-            let time = time.unwrap_or(keys::times(handle).1);
-            let ranges = partition
-                .lock()
-                .state
-                .erasable(first_kept, chunk.min(first_kept), time);
-            for (from, to) in ranges {
-                if self.holds_any(&from, &to)? {
-                    ops.delete_range(Family::Log, from, to);
-                }
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
             }
-            erased.push((partition, bytes));
         }
         self.shared.write(&ops)?;
         let now = self.shared.clock.monotonic();
@@ -166,19 +143,50 @@ impl Writer {
             let to = keys::batch(handle, inner.state.log_start);
             pending.add((keys::batch(handle, 0), to), bytes, now);
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
-    /// Whether there is any key in `from..to`.
+    /// What erases all that lies before a log start, and how many bytes of batches that are; `None` if it is gone. No
+    /// batch is read: one of those that go may be damaged.
+    fn erasure(&self, partition: &Partition) -> Result<Option<(WriteOps, u64)>, StorageError> {
+        let (log_start, first_kept, bytes) = {
+            let inner = partition.lock();
+            if inner.gone {
+                return Ok(None);
+            }
+            let state = &inner.state;
+            (state.log_start, state.first_kept, inner.unerased.bytes)
+        };
+        let handle = partition.handle();
+        let chunk = self
+            .chunks_between(handle, log_start, log_start)?
+            .first()
+            .map_or(first_kept, |chunk| chunk.base_offset);
+        let time = self.first_time_entry(handle, first_kept)?;
+        let time = time.unwrap_or(keys::times(handle).1);
+        let ranges = partition.lock().state.erasable(chunk.min(first_kept), time);
+        let mut ops = WriteOps::new();
+        for (from, to) in ranges {
+            if self.holds_any(&from, &to)? {
+                ops.delete_range(Family::Log, from, to);
+            }
+        }
+        Ok(Some((ops, bytes)))
+    }
+
+    /// Whether there is any key in `from..to`, readable or not.
     fn holds_any(&self, from: &[u8], to: &[u8]) -> Result<bool, StorageError> {
         let mut any = false;
-        self.shared
-            .engine
-            .scan(Family::Log, Start::At(from), to, &mut |_, _| {
-                any = true;
-                ControlFlow::Break(())
-            })?;
-        Ok(any)
+        let engine = &self.shared.engine;
+        let scanned = engine.scan(Family::Log, Start::At(from), to, &mut |_, _| {
+            any = true;
+            ControlFlow::Break(())
+        });
+        match scanned {
+            Ok(()) => Ok(any),
+            Err(EngineError::Corruption(_)) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a deletion of everything before the batch at `first_kept` means for the chunks. Whoever read the batches
