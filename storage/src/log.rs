@@ -21,7 +21,6 @@ use uuid::Uuid;
 
 pub use self::cleaner::{CleanerLimits, Cleaning, Round, Step};
 pub use self::reads::{Held, Read, ReadLimit, TimestampOffset};
-pub(crate) use self::replica::Inner;
 pub use self::replica::Partition;
 pub(crate) use self::replica::Unerased;
 pub use self::retain::Expired;

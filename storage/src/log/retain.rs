@@ -270,7 +270,8 @@ impl Log {
         let engine = self.shared.engine.as_ref();
         let mut collector = lock(&self.shared.collector);
         let now = self.shared.clock.monotonic();
-        let due = lock(&self.shared.unreclaimed).take_due(now, &engine.space()?);
+        let space = engine.space()?;
+        let due = lock(&self.shared.unreclaimed).take_due(now, &space);
         let ranges = due.unwrap_or_default();
         for (from, to) in &ranges {
             if stopping() {

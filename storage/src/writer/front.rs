@@ -135,13 +135,17 @@ impl Writer {
         }
         self.shared.write(&ops)?;
         let now = self.shared.clock.monotonic();
-        let mut pending = lock(&self.shared.unreclaimed);
+        let mut ranges = Vec::with_capacity(erased.len());
         for (partition, bytes) in erased {
             let handle = partition.handle();
             let mut inner = partition.lock();
             inner.unerased = Unerased::default();
             let to = keys::batch(handle, inner.state.log_start);
-            pending.add((keys::batch(handle, 0), to), bytes, now);
+            ranges.push(((keys::batch(handle, 0), to), bytes));
+        }
+        let mut unreclaimed = lock(&self.shared.unreclaimed);
+        for (range, bytes) in ranges {
+            unreclaimed.add(range, bytes, now);
         }
         failure.map_or(Ok(()), Err)
     }
