@@ -27,6 +27,9 @@ pub(super) trait Between: Send + Sync + 'static {
     ) -> Result<Option<Bytes>, EngineError> {
         engine.get(family, key)
     }
+
+    /// A scan from `start` on is over, but the log does not know yet.
+    fn scanned(&self, _start: Start<'_>) {}
 }
 
 /// The store as the log sees it.
@@ -58,7 +61,9 @@ impl<B: Between> Engine for Through<B> {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
-        self.engine.scan(family, start, to, visit)
+        let scanned = self.engine.scan(family, start, to, visit);
+        self.between.scanned(start);
+        scanned
     }
     fn last(
         &self,

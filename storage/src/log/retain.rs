@@ -57,7 +57,7 @@ impl Log {
         now_ms: i64,
         patience_ms: i64,
     ) -> Result<Option<Expired>, StorageError> {
-        let (facts, open, (generation, edition), front) = {
+        let (facts, open, version, front) = {
             let inner = partition.lock();
             if inner.gone {
                 return Ok(None);
@@ -69,9 +69,7 @@ impl Log {
                 size_bytes: inner.state.size_bytes,
                 patience_ms,
             };
-            let state = &inner.state;
-            let version = (state.generation, state.edition);
-            (facts, state.open_chunk, version, inner.front)
+            (facts, inner.state.open_chunk, inner.version(), inner.front)
         };
         if !Walk::can_take(policy, &facts) {
             return Ok(None);
@@ -89,8 +87,13 @@ impl Log {
         let mut walk = Walk::new(*policy, facts);
         let front = self.walk(partition.handle(), &facts, open, &mut walk)?;
         if let Some(max_timestamp) = front {
-            partition.lock().front = Some((facts.log_start, max_timestamp));
+            let mut inner = partition.lock();
+            // Who changed the batch meanwhile had this forgotten: it must not come back.
+            if inner.version() == version {
+                inner.front = Some((facts.log_start, max_timestamp));
+            }
         }
+        let (generation, edition) = version;
         Ok((walk.log_start() > facts.log_start).then(|| {
             Expired(Advance {
                 partition: partition.clone(),

@@ -204,6 +204,7 @@ impl Writer {
         let mut inner = partition.lock();
         let bytes = inner.state.size_bytes.saturating_sub(state.size_bytes);
         inner.state.truncated(state);
+        inner.front = None;
         inner.tail.clear();
         let offsets = inner.state.offsets();
         let waiting = inner.waiters.give_up();
