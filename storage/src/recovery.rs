@@ -166,7 +166,8 @@ fn recover_aborted(engine: &dyn Engine, state: &mut PartitionState) -> Result<()
     Ok(())
 }
 
-/// Loads the newest complete snapshot and returns its offset. Without one no producer ever wrote here.
+/// Loads the newest snapshot and returns its offset. Without one no producer ever wrote here. Snapshots are written and
+/// removed as a whole: one that is not is damaged, and to go on without it would take retries for new batches.
 fn recover_snapshot(
     engine: &dyn Engine,
     state: &mut PartitionState,
@@ -187,9 +188,8 @@ fn recover_snapshot(
             },
             Some((offset, None)) => {
                 let held = building.get(&offset).map_or(0, Vec::len);
-                if keys::parse_producer_end(value) == u32::try_from(held).ok() {
-                    complete.push(offset);
-                }
+                bad = keys::parse_producer_end(value) != u32::try_from(held).ok();
+                complete.push(offset);
             }
             None => bad = true,
         }
@@ -199,7 +199,10 @@ fn recover_snapshot(
             ControlFlow::Continue(())
         }
     })?;
-    if bad {
+    let endless = building
+        .keys()
+        .any(|offset| complete.binary_search(offset).is_err());
+    if bad || endless {
         return Err(damaged(handle, "a producer snapshot"));
     }
     complete.retain(|offset| *offset <= state.log_end);
