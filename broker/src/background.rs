@@ -80,12 +80,16 @@ async fn retain(broker: Arc<Broker>, patience_ms: u64) -> Result<(), StorageErro
     let looked = spawn_blocking(move || all_expired(&broker, patience_ms)).await;
     let (expired, failure) = finished(looked)?;
     let moved = log.advance_starts(expired).await;
-    if let Ok(deleted @ 1..) = moved {
-        tracing::debug!(bytes = deleted, "retention moved log starts");
-    }
+    let moved = moved.map(|deleted| {
+        if deleted > 0 {
+            tracing::debug!(bytes = deleted, "retention moved log starts");
+        }
+    });
     // Nor does a failure of one keep what all others deleted from being erased.
-    log.erase_due().await?;
-    failure.map_or(moved.map(drop), Err)
+    let look = log.clone();
+    let (due, unread) = finished(spawn_blocking(move || look.erasable()).await)?;
+    let erased = log.erase(due).await;
+    failure.or(unread).map_or(moved.and(erased), Err)
 }
 
 /// Every log whose front has expired. A log that cannot be read does not keep the others from it; the last failure is

@@ -23,7 +23,7 @@ pub use self::cleaner::{CleanerLimits, Cleaning, Round, Step};
 pub use self::reads::{Held, Read, ReadLimit, TimestampOffset};
 pub use self::replica::Partition;
 pub(crate) use self::replica::Unerased;
-pub use self::retain::Expired;
+pub use self::retain::{Erasable, Expired};
 use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
 use crate::keyed::View;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::directory::TempDir;
 use crate::engine::{Engine, Family, WriteOps};
+use crate::error::StorageError;
 use crate::keys::{self, PartitionId};
 use crate::log::{AppendEntry, Expired, Log, NoObserver, Partition, ReadLimit};
 use crate::log_tests::{TestClock, block};
@@ -101,7 +102,25 @@ impl Place {
     }
 
     fn erase(&self) {
-        block(self.log.erase_due()).expect("erases");
+        self.try_erase().expect("erases");
+    }
+
+    fn try_erase(&self) -> Result<(), StorageError> {
+        let (due, failure) = self.log.erasable();
+        let erased = block(self.log.erase(due));
+        failure.map_or(erased, Err)
+    }
+
+    fn time_entries(&self, index: usize) -> usize {
+        let (from, to) = keys::times(self.partitions[index].handle());
+        let start = crate::engine::Start::At(&from);
+        let mut count = 0;
+        let scanned = self.engine.scan(Family::Log, start, &to, &mut |_, _| {
+            count += 1;
+            std::ops::ControlFlow::Continue(())
+        });
+        scanned.expect("scans");
+        count
     }
 
     fn start(&self, index: usize) -> i64 {
@@ -517,7 +536,7 @@ fn a_log_that_cannot_be_looked_into_keeps_no_other_from_being_erased() {
     place.wait(60_000);
     // The chunk that its log start lies in.
     engine.damage(Family::Log, &keys::chunk(place.partitions[3].handle(), 3));
-    assert!(block(place.log.erase_due()).is_err(), "it is told");
+    assert!(place.try_erase().is_err(), "it is told");
     for index in 0..100 {
         let first = if index == 3 { 0 } else { 5 };
         assert_eq!(place.first_stored(index), Some(first));
@@ -593,4 +612,39 @@ fn a_log_start_of_before_its_first_batch_was_noted_is_looked_up() {
     place.erase();
     let stored = [0, 1].map(|index| place.first_stored(index));
     assert_eq!(stored, [Some(2), Some(4)]);
+}
+
+#[test]
+fn time_index_entries_that_came_after_the_look_at_what_is_to_be_erased_stay() {
+    on_both("retain-times", |engine| {
+        let place = Place::on(engine, START_MS, 2);
+        let fill = |index, from_ms| {
+            for number in 0..8 {
+                place.append(index, from_ms + number, 600);
+            }
+        };
+        fill(0, START_MS);
+        fill(1, START_MS);
+        assert_eq!((place.time_entries(0), place.time_entries(1)), (8, 8));
+        for partition in &place.partitions {
+            block(place.log.delete_prefix(partition, -1)).expect("deletes");
+        }
+        place.wait(60_000);
+        let (due, failure) = place.log.erasable();
+        assert_eq!((due.len(), failure), (2, None));
+        fill(0, START_MS + 100);
+        let anew = place
+            .log
+            .truncate_fully_and_start_at(&place.partitions[1], 5);
+        block(anew).expect("begins anew");
+        fill(1, START_MS - 100);
+        block(place.log.erase(due)).expect("erases");
+        assert_eq!((place.time_entries(0), place.time_entries(1)), (8, 8));
+        for index in 0..2 {
+            block(place.log.delete_prefix(&place.partitions[index], -1)).expect("deletes");
+        }
+        place.wait(60_000);
+        place.erase();
+        assert_eq!((place.time_entries(0), place.time_entries(1)), (0, 0));
+    });
 }

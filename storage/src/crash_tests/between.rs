@@ -28,8 +28,8 @@ pub(super) trait Between: Send + Sync + 'static {
         engine.get(family, key)
     }
 
-    /// A scan from `start` on is over, but the log does not know yet.
-    fn scanned(&self, _start: Start<'_>) {}
+    /// A scan from `start` on is over, after so many keys, but the log does not know yet.
+    fn scanned(&self, _start: Start<'_>, _visited: u64) {}
 }
 
 /// The store as the log sees it.
@@ -61,8 +61,12 @@ impl<B: Between> Engine for Through<B> {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
-        let scanned = self.engine.scan(family, start, to, visit);
-        self.between.scanned(start);
+        let mut visited = 0;
+        let scanned = self.engine.scan(family, start, to, &mut |key, value| {
+            visited += 1;
+            visit(key, value)
+        });
+        self.between.scanned(start, visited);
         scanned
     }
     fn last(

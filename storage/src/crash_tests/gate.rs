@@ -2,7 +2,7 @@
 //! returns, fails one, or fails one read, or has something happen between a read and what the log makes of it. Used by
 //! `two_threads.rs`.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub(super) struct Gate {
     moved: Condvar,
     fail_get: AtomicBool,
     after_batches: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    visited_by_writer: AtomicU64,
 }
 
 pub(super) type Gated = Through<Gate>;
@@ -78,6 +79,11 @@ impl Gated {
     pub(super) fn after_batches(&self, what: impl FnOnce() + Send + 'static) {
         let mut after = self.between.after_batches.lock().expect("not poisoned");
         *after = Some(Box::new(what));
+    }
+
+    /// How many keys the writer's scans have visited.
+    pub(super) fn visited_by_writer(&self) -> u64 {
+        self.between.visited_by_writer.load(Ordering::SeqCst)
     }
 
     /// The thread's syncs stop at `at` from now on; `None` lets them pass.
@@ -155,7 +161,10 @@ impl Between for Gate {
         engine.get(family, key)
     }
 
-    fn scanned(&self, start: Start<'_>) {
+    fn scanned(&self, start: Start<'_>, visited: u64) {
+        if std::thread::current().name() == Some("ottla-writer") {
+            self.visited_by_writer.fetch_add(visited, Ordering::SeqCst);
+        }
         let (Start::At(key) | Start::Floor { key, .. }) = start;
         if keys::parse_batch(key).is_none() {
             return;

@@ -1,6 +1,7 @@
 //! What the writer's thread and the syncer's owe each other, with a gate (`gate.rs`) that stops either of them at the
 //! worst moment.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use ottla_protocol::batch::BatchBuilder;
 
 use super::gate::{At, Gated, Who};
 use crate::compaction::CompactionConfig;
-use crate::keys::PartitionId;
+use crate::engine::{Engine, Family, Start};
+use crate::keys::{self, PartitionId};
 use crate::log::{CleanerLimits, Log, Partition};
 use crate::log_tests::{Bench, ID, block, plain};
 use crate::partition::LogConfig;
@@ -181,4 +183,35 @@ fn what_retention_remembers_is_not_of_the_log_before_a_truncation() {
     block(emptied).expect("begins anew");
     bench.appended(keyed("k", 1_000));
     assert!(expired(5_500));
+}
+
+#[test]
+fn the_writer_does_not_walk_over_all_that_it_erases() {
+    let store = Gated::new();
+    let bench = store.bench(ID);
+    for timestamp in 0..200 {
+        let batch = BatchBuilder::new(timestamp)
+            .record(timestamp, None, Some(&[7; 600]), &[])
+            .build();
+        bench.appended(batch);
+    }
+    let held = |bench: &Bench| {
+        let handle = bench.partition.handle();
+        let (from, (_, to)) = (keys::batches(handle, 0).0, keys::partition(handle));
+        let mut count = 0;
+        let engine = &store.engine;
+        let scanned = engine.scan(Family::Log, Start::At(&from), &to, &mut |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        scanned.expect("scans");
+        count
+    };
+    assert!(held(&bench) > 200 + 190, "batches and time index entries");
+    block(bench.log.delete_prefix(&bench.partition, -1)).expect("deletes");
+    let before = store.visited_by_writer();
+    block(bench.log.erase_all()).expect("erases");
+    let visited = store.visited_by_writer() - before;
+    assert!(visited < 20, "{visited} keys");
+    assert!(held(&bench) < 10, "all are gone");
 }

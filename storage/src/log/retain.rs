@@ -19,7 +19,7 @@ use crate::partition::Chunk;
 use crate::recovery;
 use crate::retention::{Facts, Policy, Verdict, Walk};
 use crate::waiters::lock;
-use crate::writer::{Advance, Command};
+use crate::writer::{Advance, Command, Erase};
 
 /// A partition's deleted batches are erased when there are this many bytes of them...
 const ERASE_BYTES: u64 = 16 << 20;
@@ -33,6 +33,10 @@ const LOT: usize = 64;
 /// A log whose front has expired.
 #[derive(Debug, Clone)]
 pub struct Expired(Advance);
+
+/// A log whose deleted front can be erased.
+#[derive(Debug, Clone)]
+pub struct Erasable(Erase);
 
 /// What comes after chunks that go as a whole.
 enum Chunks {
@@ -229,27 +233,69 @@ impl Log {
         }
     }
 
-    /// Erases what lies before the log starts of partitions for which it is time.
-    ///
-    /// # Errors
-    /// The store's. One that cannot be read keeps no other from being erased; the last failure is told.
-    pub async fn erase_due(&self) -> Result<(), StorageError> {
+    /// Every log whose deleted front it is time to erase. May block on the disk, for long where much was deleted. A log
+    /// that cannot be looked into is erased as far as may be; the last failure is told beside.
+    pub fn erasable(&self) -> (Vec<Erasable>, Option<StorageError>) {
         let now = self.shared.clock.monotonic();
         let mut due = self.partitions();
         due.retain(|partition| {
-            let inner = partition.lock();
-            let unerased = inner.unerased;
-            unerased.bytes >= ERASE_BYTES
-                || unerased
-                    .since
-                    .is_some_and(|since| now.saturating_sub(since) >= ERASE_AFTER)
+            let unerased = partition.lock().unerased;
+            let waited = |since| now.saturating_sub(since) >= ERASE_AFTER;
+            unerased.bytes >= ERASE_BYTES || unerased.since.is_some_and(waited)
         });
+        self.fronts(due)
+    }
+
+    fn fronts(&self, mut partitions: Vec<Arc<Partition>>) -> (Vec<Erasable>, Option<StorageError>) {
         // Neighbours are erased together, and reclaimed together.
-        due.sort_unstable_by_key(|partition| partition.handle());
+        partitions.sort_unstable_by_key(|partition| partition.handle());
+        let mut failure = None;
+        let looked = partitions.into_iter().map(|partition| {
+            let (generation, first_kept) = {
+                let inner = partition.lock();
+                (inner.state.generation, inner.state.first_kept)
+            };
+            let handle = partition.handle();
+            let times = self.times_before(handle, first_kept);
+            let times_to = times.unwrap_or_else(|error| {
+                failure = Some(error);
+                keys::times(handle).0
+            });
+            Erasable(Erase {
+                partition,
+                generation,
+                times_to,
+            })
+        });
+        (looked.collect(), failure)
+    }
+
+    /// The least key that is greater than all time index entries of batches below `offset`: both grow together.
+    fn times_before(&self, handle: Handle, offset: i64) -> Result<Vec<u8>, StorageError> {
+        let (from, to) = keys::times(handle);
+        let mut end = from.clone();
+        let engine = &self.shared.engine;
+        engine.scan(Family::Log, Start::At(&from), &to, &mut |key, _| {
+            if keys::parse_time(key).is_some_and(|(_, base)| base >= offset) {
+                return ControlFlow::Break(());
+            }
+            end.clear();
+            end.extend_from_slice(key);
+            end.push(0);
+            ControlFlow::Continue(())
+        })?;
+        Ok(end)
+    }
+
+    /// Erases what lies before the log starts of these.
+    ///
+    /// # Errors
+    /// The store's. One that cannot be read keeps no other from being erased; the last failure is told.
+    pub async fn erase(&self, due: Vec<Erasable>) -> Result<(), StorageError> {
         let mut failure = None;
         for lot in due.chunks(LOT) {
-            let partitions = lot.to_vec();
-            let asked = self.ask(|reply| Command::Erase { partitions, reply });
+            let erases = lot.iter().map(|Erasable(erase)| erase.clone()).collect();
+            let asked = self.ask(|reply| Command::Erase { erases, reply });
             if let Err(error) = asked.await {
                 failure = Some(error);
             }
@@ -260,8 +306,9 @@ impl Log {
     /// Erases whatever lies before a log start, at once.
     #[cfg(test)]
     pub(crate) async fn erase_all(&self) -> Result<(), StorageError> {
-        let partitions = self.partitions();
-        self.ask(|reply| Command::Erase { partitions, reply }).await
+        let (all, failure) = self.fronts(self.partitions());
+        let erased = self.erase(all).await;
+        failure.map_or(erased, Err)
     }
 
     /// Gives the room of erased data back to the disk, as far as it is time (`reclaim.rs`). Blocks, possibly for seconds;

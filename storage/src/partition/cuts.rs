@@ -89,12 +89,12 @@ impl PartitionState {
     }
 
     /// What lies before the log start, each as the range that may be removed; `chunk` is the base offset of the first
-    /// chunk with a batch that is kept, `time` the key of the first time index entry that stays.
-    pub(crate) fn erasable(&self, chunk: i64, time: Vec<u8>) -> Vec<Range> {
+    /// chunk with a batch that is kept, `times_to` the key before which time index entries go.
+    pub(crate) fn erasable(&self, chunk: i64, times_to: Vec<u8>) -> Vec<Range> {
         let handle = self.handle;
         let mut ranges = vec![
             (keys::batch(handle, 0), keys::batch(handle, self.first_kept)),
-            (keys::times(handle).0, time),
+            (keys::times(handle).0, times_to),
             (keys::chunk(handle, 0), keys::chunk(handle, chunk)),
             (
                 keys::aborteds(handle, 0).0,

@@ -27,6 +27,15 @@ pub(crate) struct Advance {
     pub(crate) bytes: u64,
 }
 
+/// A log whose deleted front is to be erased, and what was looked up for that beforehand: it may be much.
+#[derive(Debug, Clone)]
+pub(crate) struct Erase {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) generation: u64,
+    /// The time index entries before this key are of batches that are deleted, in a log of this generation.
+    pub(crate) times_to: Vec<u8>,
+}
+
 impl Writer {
     pub(super) fn delete_prefix(
         &mut self,
@@ -118,16 +127,16 @@ impl Writer {
     ///
     /// # Errors
     /// The last one of a partition that could not be looked into; the others are done all the same.
-    pub(super) fn erase(&mut self, partitions: &[Arc<Partition>]) -> Result<(), StorageError> {
+    pub(super) fn erase(&mut self, erases: &[Erase]) -> Result<(), StorageError> {
         self.shared.check()?;
         let mut failure = None;
         let mut ops = WriteOps::new();
-        let mut erased = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            match self.erasure(partition) {
+        let mut erased = Vec::with_capacity(erases.len());
+        for erase in erases {
+            match self.erasure(erase) {
                 Ok(Some((own, bytes))) => {
                     ops.append(own);
-                    erased.push((partition, bytes));
+                    erased.push((&erase.partition, bytes));
                 }
                 Ok(None) => {}
                 Err(error) => failure = Some(error),
@@ -152,23 +161,36 @@ impl Writer {
 
     /// What erases all that lies before a log start, and how many bytes of batches that are; `None` if it is gone. No
     /// batch is read: one of those that go may be damaged.
-    fn erasure(&self, partition: &Partition) -> Result<Option<(WriteOps, u64)>, StorageError> {
-        let (log_start, first_kept, bytes) = {
+    fn erasure(&self, erase: &Erase) -> Result<Option<(WriteOps, u64)>, StorageError> {
+        let Erase {
+            partition,
+            generation,
+            times_to,
+        } = erase;
+        let handle = partition.handle();
+        let (log_start, first_kept, bytes, times_to) = {
             let inner = partition.lock();
             if inner.gone {
                 return Ok(None);
             }
             let state = &inner.state;
-            (state.log_start, state.first_kept, inner.unerased.bytes)
+            // A log that began anew may have such entries for batches that it holds; erasing fewer is always right.
+            let times_to = if state.generation == *generation {
+                times_to.clone()
+            } else {
+                keys::times(handle).0
+            };
+            let bytes = inner.unerased.bytes;
+            (state.log_start, state.first_kept, bytes, times_to)
         };
-        let handle = partition.handle();
         let chunk = self
             .chunks_between(handle, log_start, log_start)?
             .first()
             .map_or(first_kept, |chunk| chunk.base_offset);
-        let time = self.first_time_entry(handle, first_kept)?;
-        let time = time.unwrap_or(keys::times(handle).1);
-        let ranges = partition.lock().state.erasable(chunk.min(first_kept), time);
+        let ranges = partition
+            .lock()
+            .state
+            .erasable(chunk.min(first_kept), times_to);
         let mut ops = WriteOps::new();
         for (from, to) in ranges {
             if self.holds_any(&from, &to)? {
