@@ -315,8 +315,8 @@ impl Log {
         .await
     }
 
-    /// Moves the log start to `offset` (-1: to the high watermark) and deletes what lies before it.
-    /// Answers the log start, once that is durable.
+    /// Moves the log start to `offset` (-1: to the high watermark), which deletes what lies before it. Answers the log
+    /// start, once that is durable, also where retention had moved it so far.
     ///
     /// # Errors
     /// An offset beyond the high watermark; the store's.

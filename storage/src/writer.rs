@@ -168,6 +168,8 @@ struct Touched {
 struct Writer {
     shared: Arc<Shared>,
     group: Group,
+    /// Whether a log start was moved since the writer's last sync.
+    starts_unsynced: bool,
     arrivals: Arrivals,
 }
 
@@ -176,6 +178,7 @@ impl Writer {
         Self {
             shared,
             group: Group::default(),
+            starts_unsynced: false,
             arrivals: Arrivals::new(tail_bytes),
         }
     }

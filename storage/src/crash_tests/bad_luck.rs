@@ -14,6 +14,7 @@ use crate::engine::{Engine, Family, WriteOps};
 use crate::keys;
 use crate::log::{Log, NoObserver, ReadLimit};
 use crate::log_tests::{Bench, ID, TestClock, block, plain, sequenced, timed};
+use crate::retention::Policy;
 use crate::waiters::{Acks, Watch};
 
 fn big(producer_id: i64, sequence: i32) -> Bytes {
@@ -104,6 +105,26 @@ fn a_producer_snapshot_that_is_not_whole_is_damage_and_not_taken_for_none() {
         let told = opened.expect_err("it is damaged").to_string();
         assert!(told.contains("a producer snapshot"), "{told}");
     }
+}
+
+#[test]
+fn deleted_records_that_had_expired_before_do_not_come_back_once_that_is_answered() {
+    let bench = Bench::new();
+    for _ in 0..4 {
+        bench.appended(timed(&[10]));
+    }
+    let policy = Policy::delete(100, -1);
+    let look = bench.log.expired(&bench.partition, &policy, 1_000, 0);
+    let expired = look.expect("looks").expect("all is old");
+    block(bench.log.advance_starts(vec![expired])).expect("advances");
+    assert_eq!(bench.offsets().log_start, 4);
+    let syncs = bench.engine.syncs();
+    let deleted = || block(bench.log.delete_prefix(&bench.partition, 3));
+    assert_eq!(deleted(), Ok(4));
+    assert_eq!(deleted(), Ok(4));
+    assert_eq!(bench.engine.syncs(), syncs + 1, "once is enough");
+    let bench = bench.power_cut();
+    assert_eq!(bench.offsets().log_start, 4);
 }
 
 #[test]

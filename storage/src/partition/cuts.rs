@@ -26,7 +26,8 @@ impl PartitionState {
     }
 
     /// Plans the move of the log start up to `offset`. No offset moves until `deleted_prefix`, and nothing that lies
-    /// before it is removed: that is for `plan_erase`, once the new log start is durable.
+    /// before it is removed: that is for a later write (`erasable`), which a power cut takes before this one. The plan
+    /// must be written: a snapshot that it brings counts as there.
     pub(crate) fn plan_delete_prefix(&mut self, offset: i64, cut: &Cut) -> WriteOps {
         let mut ops = WriteOps::new();
         let handle = self.handle;

@@ -1,7 +1,8 @@
 //! The front of a log: its start moves up, for DeleteRecords and for retention, and later what lies before it is erased.
 //! Called by `writer.rs` between two groups, so that no plan is in flight. `truncate` uses its look-ups.
 //!
-//! Invariant: what is erased is what lies before the log start of the moment, and that log start was written before.
+//! Invariant: what is erased is what lies before the log start of the moment, and that log start was written before. Not
+//! always synced, but the store keeps the order of its writes: no power cut takes the log start and leaves the erasing.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -55,7 +56,9 @@ impl Writer {
             };
             state.check_delete_prefix(offset)?;
             if offset <= state.log_start {
-                return Ok(state.log_start);
+                let log_start = state.log_start;
+                drop(inner);
+                return self.sync_starts().map(|()| log_start);
             }
             (offset, state.first_kept, state.log_end)
         };
@@ -68,7 +71,17 @@ impl Writer {
         let cut = self.cut(partition, first_kept, None)?;
         let ops = partition.lock().state.plan_delete_prefix(offset, &cut);
         self.shared.write_durably(&ops)?;
+        self.starts_unsynced = false;
         Ok(self.deleted_prefix(partition, offset, &cut))
+    }
+
+    /// Makes the log starts durable that retention moved: what is answered must not come back.
+    fn sync_starts(&mut self) -> Result<(), StorageError> {
+        if self.starts_unsynced {
+            self.shared.sync()?;
+            self.starts_unsynced = false;
+        }
+        Ok(())
     }
 
     /// Moves log starts to where retention puts them, with one write; those whose log start moved meanwhile are left
@@ -103,6 +116,7 @@ impl Writer {
             let mut inner = advance.partition.lock();
             ops.append(inner.state.plan_delete_prefix(advance.to, cut));
         }
+        self.starts_unsynced |= !ops.is_empty();
         self.shared.write(&ops)?;
         let mut bytes = 0;
         for (advance, cut) in moved {
@@ -112,7 +126,7 @@ impl Writer {
         failure.map_or(Ok(bytes), Err)
     }
 
-    /// The move of a log start is durable.
+    /// The move of a log start is written.
     fn deleted_prefix(&self, partition: &Partition, offset: i64, cut: &Cut) -> i64 {
         let mut inner = partition.lock();
         inner.state.deleted_prefix(offset, cut);

@@ -173,6 +173,12 @@ impl Shared {
             self.fail(&error);
             StorageError::Engine(error)
         })?;
+        self.sync()
+    }
+
+    /// Makes durable what is written.
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        self.check()?;
         self.engine.sync().map_err(|error| {
             self.fail_sync(&error);
             StorageError::Engine(error)
