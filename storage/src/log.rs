@@ -30,7 +30,8 @@ use crate::keyed::View;
 use crate::keys::{self, Handle, PartitionId};
 use crate::partition::{Appended, Offsets};
 use crate::producers;
-use crate::recovery;
+use crate::proof::OnLoss;
+use crate::salvage;
 use crate::waiters::{Acks, PendingAppend, lock};
 use crate::writer::{self, Command, Shared};
 
@@ -44,6 +45,8 @@ pub struct LogOptions {
     pub max_producers: usize,
     /// Bytes of the newest batches of all partitions that stay in memory for consumers at the tail (`tail.rs`); 0: none.
     pub tail_bytes: usize,
+    /// What to do where a log cannot be read to its end: refuse to open, or cut it before the damage.
+    pub on_loss: OnLoss,
 }
 
 impl Default for LogOptions {
@@ -52,6 +55,7 @@ impl Default for LogOptions {
             max_producers: producers::DEFAULT_LIMIT,
             // So small in unit tests that reads come from memory and from the store.
             tail_bytes: if cfg!(test) { 2 << 10 } else { 16 << 20 },
+            on_loss: OnLoss::Refuse,
         }
     }
 }
@@ -146,6 +150,7 @@ impl Log {
         let LogOptions {
             max_producers,
             tail_bytes,
+            on_loss: _,
         } = options;
         let mut bindings = Vec::new();
         let (from, to) = keys::bindings();
@@ -184,7 +189,7 @@ impl Log {
         handles.sort_unstable();
         let partitions = DashMap::new();
         for (id, handle) in bindings {
-            let state = recovery::recover(engine.as_ref(), handle, node_id, max_producers)?;
+            let state = salvage::recover(engine.as_ref(), (id, handle), node_id, &options)?;
             partitions.insert(id, Arc::new(Partition::new(id, state)));
         }
         let partitions = Arc::new(partitions);

@@ -39,20 +39,7 @@ pub fn recover(
     node_id: i32,
     max_producers: usize,
 ) -> Result<PartitionState, StorageError> {
-    let mut state = PartitionState::new(handle, node_id);
-    if let Some(value) = engine.get(Family::Log, &keys::start(handle))? {
-        let start = keys::parse_start(&value).ok_or_else(|| damaged(handle, "the log start"))?;
-        state.log_start = start.offset;
-        state.local_log_start = start.local_offset;
-        state.first_kept = match start.first_kept {
-            Some(first_kept) => first_kept.min(start.offset),
-            None => batch_holding(engine, handle, 0, start.offset)?,
-        };
-    }
-    if let Some(value) = engine.get(Family::Log, &keys::cleaned(handle))? {
-        state.cleaned =
-            keys::parse_cleaned(&value).ok_or_else(|| damaged(handle, "the cleaner's offset"))?;
-    }
+    let mut state = recover_start(engine, handle, node_id)?;
     // What is deleted and not erased yet is not read: it may be damaged.
     let (from, to) = keys::batches(handle, state.first_kept);
     state.log_end = match engine.last(Family::Log, &from, &to)? {
@@ -86,6 +73,29 @@ pub fn recover(
     Ok(state)
 }
 
+/// The state with what is known of the front of the log, and of what the cleaner has reached.
+pub(crate) fn recover_start(
+    engine: &dyn Engine,
+    handle: Handle,
+    node_id: i32,
+) -> Result<PartitionState, StorageError> {
+    let mut state = PartitionState::new(handle, node_id);
+    if let Some(value) = engine.get(Family::Log, &keys::start(handle))? {
+        let start = keys::parse_start(&value).ok_or_else(|| damaged(handle, "the log start"))?;
+        state.log_start = start.offset;
+        state.local_log_start = start.local_offset;
+        state.first_kept = match start.first_kept {
+            Some(first_kept) => first_kept.min(start.offset),
+            None => batch_holding(engine, handle, 0, start.offset)?,
+        };
+    }
+    if let Some(value) = engine.get(Family::Log, &keys::cleaned(handle))? {
+        state.cleaned =
+            keys::parse_cleaned(&value).ok_or_else(|| damaged(handle, "the cleaner's offset"))?;
+    }
+    Ok(state)
+}
+
 /// The base offset of the batch that holds `offset`, or `offset` when no batch does. No batch that begins below
 /// `first_kept` is looked at.
 ///
@@ -111,7 +121,33 @@ pub(crate) fn batch_holding(
     Ok(if holds { header.base_offset } else { offset })
 }
 
-fn recover_epochs(engine: &dyn Engine, state: &mut PartitionState) -> Result<(), StorageError> {
+/// The least key that is greater than all time index entries of batches below `offset`: both grow together.
+///
+/// # Errors
+/// The store's.
+pub(crate) fn times_before(
+    engine: &dyn Engine,
+    handle: Handle,
+    offset: i64,
+) -> Result<Vec<u8>, StorageError> {
+    let (from, to) = keys::times(handle);
+    let mut end = from.clone();
+    engine.scan(Family::Log, Start::At(&from), &to, &mut |key, _| {
+        if keys::parse_time(key).is_some_and(|(_, base)| base >= offset) {
+            return ControlFlow::Break(());
+        }
+        end.clear();
+        end.extend_from_slice(key);
+        end.push(0);
+        ControlFlow::Continue(())
+    })?;
+    Ok(end)
+}
+
+pub(crate) fn recover_epochs(
+    engine: &dyn Engine,
+    state: &mut PartitionState,
+) -> Result<(), StorageError> {
     let (from, to) = keys::epochs(state.handle, 0);
     let mut bad = false;
     engine.scan(
@@ -168,7 +204,7 @@ fn recover_aborted(engine: &dyn Engine, state: &mut PartitionState) -> Result<()
 
 /// Loads the newest snapshot and returns its offset. Without one no producer ever wrote here. Snapshots are written and
 /// removed as a whole: one that is not is damaged, and to go on without it would take retries for new batches.
-fn recover_snapshot(
+pub(crate) fn recover_snapshot(
     engine: &dyn Engine,
     state: &mut PartitionState,
 ) -> Result<Option<i64>, StorageError> {
@@ -257,6 +293,15 @@ fn recover_chunks(
     Ok(())
 }
 
+/// Base offset of the first batch that a start reads; `open` is where the open chunk begins.
+pub(crate) fn replay_from(state: &PartitionState, open: i64, snapshot: Option<i64>) -> i64 {
+    match open.min(snapshot.unwrap_or(i64::MAX)) {
+        // The log start may lie inside of a batch, which counts all the same.
+        begin if begin <= state.log_start => state.first_kept,
+        begin => begin,
+    }
+}
+
 /// Reads the batches that came after the snapshot and after the last chunk, once.
 fn replay_tail(
     engine: &dyn Engine,
@@ -266,12 +311,7 @@ fn replay_tail(
 ) -> Result<(), StorageError> {
     let handle = state.handle;
     let open = state.open_chunk.base_offset;
-    // The log start may lie inside of a batch, which counts all the same.
-    let begin = match open.min(snapshot.unwrap_or(i64::MAX)) {
-        begin if begin <= state.log_start => state.first_kept,
-        begin => begin,
-    };
-    let (key, to) = keys::batches(handle, begin);
+    let (key, to) = keys::batches(handle, replay_from(state, open, snapshot));
     let start = Start::At(&key);
     let mut outcome = Ok(());
     engine.scan(Family::Log, start, &to, &mut |_, value| {

@@ -9,7 +9,7 @@ use ottla_protocol::batch::BatchBuilder;
 
 use super::gate::{At, Gated, Who};
 use crate::compaction::CompactionConfig;
-use crate::engine::{Engine, Family, Start};
+use crate::engine::{Family, Start};
 use crate::keys::{self, PartitionId};
 use crate::log::{CleanerLimits, Log, Partition};
 use crate::log_tests::{Bench, ID, block, plain};

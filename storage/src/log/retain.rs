@@ -256,7 +256,8 @@ impl Log {
                 (inner.state.generation, inner.state.first_kept)
             };
             let handle = partition.handle();
-            let times = self.times_before(handle, first_kept);
+            let engine = self.shared.engine.as_ref();
+            let times = recovery::times_before(engine, handle, first_kept);
             let times_to = times.unwrap_or_else(|error| {
                 failure = Some(error);
                 keys::times(handle).0
@@ -268,23 +269,6 @@ impl Log {
             })
         });
         (looked.collect(), failure)
-    }
-
-    /// The least key that is greater than all time index entries of batches below `offset`: both grow together.
-    fn times_before(&self, handle: Handle, offset: i64) -> Result<Vec<u8>, StorageError> {
-        let (from, to) = keys::times(handle);
-        let mut end = from.clone();
-        let engine = &self.shared.engine;
-        engine.scan(Family::Log, Start::At(&from), &to, &mut |key, _| {
-            if keys::parse_time(key).is_some_and(|(_, base)| base >= offset) {
-                return ControlFlow::Break(());
-            }
-            end.clear();
-            end.extend_from_slice(key);
-            end.push(0);
-            ControlFlow::Continue(())
-        })?;
-        Ok(end)
     }
 
     /// Erases what lies before the log starts of these.

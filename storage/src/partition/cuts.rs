@@ -115,16 +115,14 @@ impl PartitionState {
     }
 
     /// What a truncation to `end` (a batch boundary) removes. The state is recovered anew afterwards.
-    /// `time_from` is the first time index entry of a batch at or above `end`, `chunk_from` the base offset of the
-    /// first chunk that reaches beyond it.
-    pub fn plan_truncate(&self, end: i64, time_from: Option<Vec<u8>>, chunk_from: i64) -> WriteOps {
+    /// `times_from` is the key from which time index entries are of batches at or above `end`, `chunk_from` the base
+    /// offset of the first chunk that reaches beyond it.
+    pub fn plan_truncate(&self, end: i64, times_from: Vec<u8>, chunk_from: i64) -> WriteOps {
         let handle = self.handle;
         let mut ops = WriteOps::new();
         let (from, to) = keys::batches(handle, end);
         ops.delete_range(Family::Log, from, to);
-        if let Some(from) = time_from {
-            ops.delete_range(Family::Log, from, keys::times(handle).1);
-        }
+        ops.delete_range(Family::Log, times_from, keys::times(handle).1);
         let (from, to) = keys::producers(handle, end + 1);
         ops.delete_range(Family::Log, from, to);
         let (from, to) = keys::chunks(handle, chunk_from);

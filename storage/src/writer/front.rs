@@ -340,24 +340,4 @@ impl Writer {
             })?;
         outcome.map(|()| rest)
     }
-
-    /// Key of the first time index entry of a batch at or above `offset`; both grow together.
-    pub(super) fn first_time_entry(
-        &self,
-        handle: Handle,
-        offset: i64,
-    ) -> Result<Option<Vec<u8>>, StorageError> {
-        let (from, to) = keys::times(handle);
-        let mut found = None;
-        self.shared
-            .engine
-            .scan(Family::Log, Start::At(&from), &to, &mut |key, _| {
-                if keys::parse_time(key).is_some_and(|(_, base)| base >= offset) {
-                    found = Some(key.to_vec());
-                    return ControlFlow::Break(());
-                }
-                ControlFlow::Continue(())
-            })?;
-        Ok(found)
-    }
 }
