@@ -91,15 +91,19 @@ async fn retain(
     let log = broker.log.clone();
     let looked = spawn_blocking(move || all_expired(&broker, patience_ms)).await;
     let (expired, failure) = finished(looked)?;
-    let deleted = log.advance_starts(expired).await?;
+    let moved = log.advance_starts(expired).await;
+    let deleted = *moved.as_ref().unwrap_or(&0);
     if deleted > 0 {
         tracing::debug!(bytes = deleted, "retention moved log starts");
     }
-    log.erase_due().await?;
+    // Nor does a failure of one keep what all others deleted from being erased.
+    let look = log.clone();
+    let (due, unread) = finished(spawn_blocking(move || look.erasable()).await)?;
+    let erased = log.erase(due).await;
     if deleted > 0 {
         told.notify_one();
     }
-    failure.map_or(Ok(()), Err)
+    failure.or(unread).map_or(moved.map(drop).and(erased), Err)
 }
 
 /// Every log whose front has expired. A log that cannot be read does not keep the others from it; the last failure is

@@ -404,10 +404,14 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
     };
     let mut disk_watcher = DiskWatcher::new(disk.clone(), directory.path(), config.disk);
     disk_watcher.look_before_start();
-    let proof = prove(&directory, on_loss)?;
-    let (engine, log, keeper) = match open_log(&config, &directory, env, watcher.clone()) {
+    prove(&directory, on_loss)?;
+    if on_loss == OnLoss::Accept {
+        // What is cut off now must be told by the leader epochs, also where this start ends early.
+        directory.begin()?;
+    }
+    let (engine, log, keeper) = match open_log(&config, &directory, env, watcher.clone(), on_loss) {
         Err(error) if error.is_full() && disk_watcher.help_start() => {
-            open_log(&config, &directory, env, watcher)?
+            open_log(&config, &directory, env, watcher, on_loss)?
         }
         opened => opened?,
     };
@@ -467,7 +471,8 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
         decompressions: Arc::new(Semaphore::new(DECOMPRESSIONS)),
         broker_epoch: AtomicI64::new(-1),
     });
-    let lost = !proof.findings.is_empty();
+    // Also where nothing was found: the log may have been cut.
+    let lost = on_loss == OnLoss::Accept;
     register(&broker, directory.was_unclean() || lost).await?;
     let loaded = broker.groups.reconcile(&broker.metadata).await;
     broker.supervisor.watch(loaded);
@@ -567,7 +572,7 @@ fn open_directory(config: &Config, env: Env) -> Result<DataDirectory, OpenError>
 }
 
 /// Looks whether all is there that was safe on disk, and makes the directory one that opens without a hole.
-fn prove(directory: &DataDirectory, on_loss: OnLoss) -> Result<Proof, OpenError> {
+fn prove(directory: &DataDirectory, on_loss: OnLoss) -> Result<(), OpenError> {
     let dir = directory.path();
     let proof = Proof::examine(dir)?;
     if proof.unproven {
@@ -577,8 +582,7 @@ fn prove(directory: &DataDirectory, on_loss: OnLoss) -> Result<Proof, OpenError>
     for finding in &proof.findings {
         tracing::warn!(%finding, "a loss is accepted");
     }
-    proof.prepare(dir)?;
-    Ok(proof)
+    proof.prepare(dir)
 }
 
 fn open_log(
@@ -586,6 +590,7 @@ fn open_log(
     directory: &DataDirectory,
     env: Env,
     watcher: Watcher,
+    on_loss: OnLoss,
 ) -> Result<(Arc<RocksEngine>, Log, Keeper), OpenError> {
     let shares = memory::shares(config.memory_budget_bytes);
     let options = RocksOptions {
@@ -605,6 +610,7 @@ fn open_log(
         LogOptions {
             max_producers: config.max_producers_per_partition,
             tail_bytes: shares.tail,
+            on_loss,
         },
         Arc::new(env),
         Arc::new(watcher),

@@ -221,6 +221,9 @@ fn hint(error: &EngineError) -> &'static str {
 
 fn log_hint(error: &StorageError) -> &'static str {
     match error {
+        StorageError::Engine(EngineError::Corruption(_)) => {
+            "; restore a backup (`ottla check` tells what else is damaged), or go on without what that log holds from its first damaged batch on, if that is the damage: start once with --accept-loss"
+        }
         StorageError::Engine(error) => hint(error),
         _ => "",
     }

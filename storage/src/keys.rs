@@ -6,7 +6,7 @@
 //! ```text
 //! next handle  0:4                                            -> handle:4
 //! binding      0:4 | topic_id:16 | partition:4                -> handle:4
-//! start        handle:4 | 0x00                                -> log_start:8, local_log_start:8
+//! start        handle:4 | 0x00                                -> log_start:8, local_log_start:8, first_kept:8 (once absent)
 //! batch        handle:4 | 0x01 | base_offset:8                -> record batch v2, verbatim but for base offset and leader epoch
 //! time         handle:4 | 0x02 | running_max:8 (sign flipped) | base_offset:8 -> ()
 //! producer     handle:4 | 0x03 | snapshot_offset:8 | producer_id:8            -> producer state, see `ProducerValue`
@@ -148,16 +148,37 @@ pub fn start(handle: Handle) -> Vec<u8> {
     key(handle, START, &[])
 }
 
-/// Value of the log start: the log start and the local log start.
-pub fn start_value(log_start: i64, local_log_start: i64) -> Vec<u8> {
-    [log_start.to_be_bytes(), local_log_start.to_be_bytes()].concat()
+/// Where a log starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogStart {
+    /// First offset that a client may read.
+    pub offset: i64,
+    /// The same, of what lies on this broker.
+    pub local_offset: i64,
+    /// Base offset of the batch that the log start lies in, or the log start where it lies in none: what is below is
+    /// deleted, and need not be read to be known as such. `None`: written before this was noted.
+    pub first_kept: Option<i64>,
+}
+
+/// The log start's value, for a log that lies on this broker as a whole.
+pub fn start_value(log_start: i64, first_kept: i64) -> Vec<u8> {
+    [log_start, log_start, first_kept]
+        .map(i64::to_be_bytes)
+        .concat()
 }
 
 /// Reads the log start's value.
-pub fn parse_start(value: &[u8]) -> Option<(i64, i64)> {
-    (value.len() == 16)
-        .then(|| Some((i64_at(value, 0)?, i64_at(value, 8)?)))
-        .flatten()
+pub fn parse_start(value: &[u8]) -> Option<LogStart> {
+    let first_kept = match value.len() {
+        16 => None,
+        24 => Some(i64_at(value, 16)?),
+        _ => return None,
+    };
+    Some(LogStart {
+        offset: i64_at(value, 0)?,
+        local_offset: i64_at(value, 8)?,
+        first_kept,
+    })
 }
 
 /// Key of the batch that begins at `base_offset`.
@@ -544,7 +565,18 @@ mod tests {
             value.pop();
             assert_eq!(parse_producer_value(&value), None);
         }
-        assert_eq!(parse_start(&start_value(5, 9)), Some((5, 9)));
+        let start = LogStart {
+            offset: 9,
+            local_offset: 9,
+            first_kept: Some(5),
+        };
+        assert_eq!(parse_start(&start_value(9, 5)), Some(start));
+        let before = LogStart {
+            first_kept: None,
+            ..start
+        };
+        assert_eq!(parse_start(&start_value(9, 5)[..16]), Some(before));
+        assert_eq!(parse_start(&start_value(9, 5)[..20]), None);
         let key = aborted(Handle(3), 10, 4);
         assert_eq!(
             parse_aborted(&key, &aborted_value(2, 8)),

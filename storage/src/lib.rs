@@ -47,6 +47,7 @@ pub mod reserve;
 mod retain_tests;
 pub mod retention;
 pub mod rocks;
+mod salvage;
 mod tail;
 pub mod verify;
 pub mod waiters;

@@ -21,17 +21,17 @@ use uuid::Uuid;
 
 pub use self::cleaner::{CleanerLimits, Cleaning, Round, Step};
 pub use self::reads::{Held, Read, ReadLimit, TimestampOffset};
-pub(crate) use self::replica::Inner;
 pub use self::replica::Partition;
 pub(crate) use self::replica::Unerased;
-pub use self::retain::Expired;
+pub use self::retain::{Erasable, Expired};
 use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
 use crate::keyed::View;
 use crate::keys::{self, Handle, PartitionId};
 use crate::partition::{Appended, Offsets};
 use crate::producers;
-use crate::recovery;
+use crate::proof::OnLoss;
+use crate::salvage;
 use crate::waiters::{Acks, PendingAppend, lock};
 use crate::writer::{self, Command, Shared};
 
@@ -45,6 +45,8 @@ pub struct LogOptions {
     pub max_producers: usize,
     /// Bytes of the newest batches of all partitions that stay in memory for consumers at the tail (`tail.rs`); 0: none.
     pub tail_bytes: usize,
+    /// What to do where a log cannot be read to its end: refuse to open, or cut it before the damage.
+    pub on_loss: OnLoss,
 }
 
 impl Default for LogOptions {
@@ -53,6 +55,7 @@ impl Default for LogOptions {
             max_producers: producers::DEFAULT_LIMIT,
             // So small in unit tests that reads come from memory and from the store.
             tail_bytes: if cfg!(test) { 2 << 10 } else { 16 << 20 },
+            on_loss: OnLoss::Refuse,
         }
     }
 }
@@ -147,6 +150,7 @@ impl Log {
         let LogOptions {
             max_producers,
             tail_bytes,
+            on_loss: _,
         } = options;
         let mut bindings = Vec::new();
         let (from, to) = keys::bindings();
@@ -185,7 +189,7 @@ impl Log {
         handles.sort_unstable();
         let partitions = DashMap::new();
         for (id, handle) in bindings {
-            let state = recovery::recover(engine.as_ref(), handle, node_id, max_producers)?;
+            let state = salvage::recover(engine.as_ref(), (id, handle), node_id, &options)?;
             partitions.insert(id, Arc::new(Partition::new(id, state)));
         }
         let partitions = Arc::new(partitions);
@@ -316,8 +320,8 @@ impl Log {
         .await
     }
 
-    /// Moves the log start to `offset` (-1: to the high watermark) and deletes what lies before it.
-    /// Answers the log start, once that is durable.
+    /// Moves the log start to `offset` (-1: to the high watermark), which deletes what lies before it. Answers the log
+    /// start, once that is durable, also where retention had moved it so far.
     ///
     /// # Errors
     /// An offset beyond the high watermark; the store's.

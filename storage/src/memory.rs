@@ -3,7 +3,7 @@
 //!
 //! Invariant: `live` is what reads see; `durable` plus the `unsynced` writes in order is equal to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -25,6 +25,7 @@ struct State {
     power_cuts: u64,
     fail_writes: Option<EngineError>,
     fail_syncs: Option<EngineError>,
+    damaged: BTreeSet<(Family, Vec<u8>)>,
     syncs_held: bool,
     syncs: u64,
     writes: u64,
@@ -68,6 +69,17 @@ impl MemoryEngine {
     /// Every sync from now on fails with `error`; `None` ends it.
     pub fn fail_syncs(&self, error: Option<EngineError>) {
         self.lock().fail_syncs = error;
+    }
+
+    /// From now on whoever comes to the value of this key, looking for it or in passing, finds damage. It outlives power
+    /// cuts, and ends with `mend`.
+    pub fn damage(&self, family: Family, key: &[u8]) {
+        self.lock().damaged.insert((family, key.to_vec()));
+    }
+
+    /// Everything can be read again.
+    pub fn mend(&self) {
+        self.lock().damaged.clear();
     }
 
     /// While held, `sync` does not return; what it covers is fixed when it is called.
@@ -135,6 +147,15 @@ fn apply(map: &mut Map, ops: &WriteOps) {
     }
 }
 
+impl State {
+    fn check(&self, family: Family, key: &[u8]) -> Result<(), EngineError> {
+        if self.damaged.contains(&(family, key.to_vec())) {
+            return Err(EngineError::Corruption("test".to_owned()));
+        }
+        Ok(())
+    }
+}
+
 fn last_in(map: &Map, family: Family, from: &[u8], to: &[u8]) -> Option<(Vec<u8>, Bytes)> {
     if from >= to {
         return None;
@@ -194,7 +215,12 @@ impl Engine for MemoryEngine {
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.lock().live.get(&(family, key.to_vec())).cloned())
+        let state = self.lock();
+        let Some(value) = state.live.get(&(family, key.to_vec())) else {
+            return Ok(None);
+        };
+        state.check(family, key)?;
+        Ok(Some(value.clone()))
     }
 
     fn scan(
@@ -204,7 +230,7 @@ impl Engine for MemoryEngine {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
-        let found: Vec<(Vec<u8>, Bytes)> = {
+        let found: Vec<(Vec<u8>, Result<Bytes, EngineError>)> = {
             let mut state = self.lock();
             state.scans += 1;
             let from = match start {
@@ -226,11 +252,14 @@ impl Engine for MemoryEngine {
             state
                 .live
                 .range((family, from)..(family, to.to_vec()))
-                .map(|((_, key), value)| (key.clone(), value.clone()))
+                .map(|((_, key), value)| {
+                    let read = state.check(family, key).map(|()| value.clone());
+                    (key.clone(), read)
+                })
                 .collect()
         };
         for (key, value) in found {
-            if let ControlFlow::Break(()) = visit(&key, &value) {
+            if let ControlFlow::Break(()) = visit(&key, &value?) {
                 break;
             }
         }
@@ -243,7 +272,12 @@ impl Engine for MemoryEngine {
         from: &[u8],
         to: &[u8],
     ) -> Result<Option<(Vec<u8>, Bytes)>, EngineError> {
-        Ok(last_in(&self.lock().live, family, from, to))
+        let state = self.lock();
+        let found = last_in(&state.live, family, from, to);
+        if let Some((key, _)) = &found {
+            state.check(family, key)?;
+        }
+        Ok(found)
     }
 
     /// What is deleted is gone at once.
@@ -302,6 +336,40 @@ mod tests {
         engine.power_cut();
         assert!(engine.get(Family::Log, b"kept").expect("gets").is_some());
         assert!(engine.get(Family::Log, b"lost").expect("gets").is_none());
+    }
+
+    #[test]
+    fn whoever_comes_to_a_damaged_value_hears_of_it_and_nobody_else() {
+        let engine = MemoryEngine::new();
+        let mut ops = WriteOps::new();
+        for key in [b"a", b"b", b"c"] {
+            ops.put(Family::Log, key.to_vec(), &b"1"[..]);
+        }
+        engine.write(&ops).expect("writes");
+        engine.sync().expect("syncs");
+        engine.damage(Family::Log, b"b");
+        engine.power_cut();
+        let scan = |start: Start<'_>, to: &[u8]| {
+            let mut visited = 0;
+            let scanned = engine.scan(Family::Log, start, to, &mut |_, _| {
+                visited += 1;
+                ControlFlow::Continue(())
+            });
+            (scanned.is_ok(), visited)
+        };
+        assert_eq!(scan(Start::At(b"a"), b"d"), (false, 1));
+        assert_eq!(scan(Start::At(b"a"), b"b"), (true, 1));
+        let floor = Start::Floor {
+            key: b"bb",
+            lower: b"a",
+        };
+        assert_eq!(scan(floor, b"d"), (false, 0));
+        assert!(engine.get(Family::Log, b"b").is_err());
+        assert!(engine.get(Family::Log, b"a").is_ok());
+        assert!(engine.last(Family::Log, b"a", b"c").is_err());
+        assert!(engine.last(Family::Log, b"a", b"d").is_ok());
+        engine.mend();
+        assert_eq!(scan(Start::At(b"a"), b"d"), (true, 3));
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub struct PartitionState {
     pub(crate) leader_epoch: i32,
     pub(crate) log_start: i64,
     pub(crate) local_log_start: i64,
+    /// Base offset of the batch that the log start lies in, or the log start. No batch that begins below is held.
+    pub(crate) first_kept: i64,
     pub(crate) log_end: i64,
     pub(crate) written_end: i64,
     pub(crate) fsynced_end: i64,
@@ -147,6 +149,7 @@ impl PartitionState {
             leader_epoch: 0,
             log_start: 0,
             local_log_start: 0,
+            first_kept: 0,
             log_end: 0,
             written_end: 0,
             fsynced_end: 0,
@@ -401,7 +404,8 @@ impl PartitionState {
     fn check_invariant(&self) {
         let offsets = self.offsets();
         assert!(
-            offsets.log_start <= offsets.last_stable
+            self.first_kept <= offsets.log_start
+                && offsets.log_start <= offsets.last_stable
                 && offsets.last_stable <= offsets.high_watermark
                 && offsets.high_watermark <= offsets.committed_end
                 && offsets.committed_end <= self.written_end

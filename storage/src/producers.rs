@@ -360,13 +360,20 @@ impl Producers {
         self.ending.retain(|_, marker| *marker >= high_watermark);
     }
 
-    /// Aborted transactions that have records in `from..to`, oldest end first.
+    /// Aborted transactions that have records in `from..to`, oldest end first. As in Kafka
+    /// (`TransactionIndex.collectAbortedTxns`) the search ends with the first one after whose end everything below `to`
+    /// was stable: whatever ended later began at or above that.
     pub fn aborted_in(&self, from: i64, to: i64) -> Vec<AbortedTransaction> {
-        self.aborted
-            .range((from, i64::MIN)..)
-            .map(|(_, aborted)| *aborted)
-            .filter(|aborted| aborted.first_offset < to)
-            .collect()
+        let mut found = Vec::new();
+        for aborted in self.aborted.range((from, i64::MIN)..).map(|(_, held)| held) {
+            if aborted.first_offset < to {
+                found.push(*aborted);
+            }
+            if aborted.last_stable_offset >= to {
+                break;
+            }
+        }
+        found
     }
 
     /// Forgets aborted transactions that ended before `log_start`.
@@ -548,6 +555,50 @@ mod tests {
         assert!(producers.check_marker(&marker(2, 11), 3).is_ok());
         producers.forget_before(10);
         assert_eq!(producers.aborted_in(0, 100), []);
+    }
+
+    #[test]
+    fn the_search_for_aborts_ends_where_all_is_stable_and_misses_none() {
+        for seed in 0..500 {
+            println!("seed {seed}");
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut producers = Producers::default();
+            let mut aborted = Vec::new();
+            for offset in 0..60 {
+                let header = BatchHeader {
+                    attributes: 0x10,
+                    ..batch(rng.i64(0..6), 0, 0, 1, offset)
+                };
+                if rng.bool() {
+                    producers.apply(&header);
+                } else {
+                    let commit = rng.u8(0..4) == 0;
+                    aborted.extend(producers.apply_marker(&header, commit, 0));
+                }
+            }
+            for from in 0..60 {
+                for to in from..=60 {
+                    let overlaps = |held: &&AbortedTransaction| {
+                        held.last_offset >= from && held.first_offset < to
+                    };
+                    let expected: Vec<_> = aborted.iter().filter(overlaps).copied().collect();
+                    assert_eq!(producers.aborted_in(from, to), expected, "seed {seed}");
+                }
+            }
+            // One that no log has shows how far the search goes.
+            let beyond = AbortedTransaction {
+                producer_id: 9,
+                first_offset: 0,
+                last_offset: 100,
+                last_stable_offset: 101,
+            };
+            producers.restore_aborted(beyond);
+            for to in 1..60 {
+                let ends = aborted.iter().any(|held| held.last_stable_offset >= to);
+                let met = producers.aborted_in(0, to).contains(&beyond);
+                assert_eq!(met, !ends, "seed {seed}, to {to}");
+            }
+        }
     }
 
     #[test]

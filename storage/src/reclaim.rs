@@ -39,6 +39,9 @@ const SMALL_STORE_BYTES: u64 = 1 << 30;
 /// Ranges compacted one by one; more are joined with their neighbours.
 const MOST_RANGES: usize = 64;
 
+/// So many ranges are kept until it is time; more are joined with their neighbours, too.
+const MOST_KEPT_RANGES: usize = 4_096;
+
 /// What the store takes on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Space {
@@ -60,6 +63,8 @@ impl Space {
 #[derive(Debug, Default)]
 pub(crate) struct Unreclaimed {
     ranges: Vec<Range>,
+    /// How many of them were left the last time they were merged.
+    merged: usize,
     bytes: u64,
     since: Option<Duration>,
 }
@@ -70,9 +75,11 @@ impl Unreclaimed {
         self.ranges.push(range);
         self.bytes += bytes;
         self.since.get_or_insert(now);
-        // The same partitions come again and again.
-        if self.ranges.len() > 16 * MOST_RANGES {
-            self.ranges = merged(std::mem::take(&mut self.ranges));
+        // The same partitions come again and again. Merging goes through all of them, so that it waits for twice as many.
+        if self.ranges.len() > (16 * MOST_RANGES).max(2 * self.merged) {
+            let ranges = merged(std::mem::take(&mut self.ranges));
+            self.ranges = joined(ranges, MOST_KEPT_RANGES);
+            self.merged = self.ranges.len();
         }
     }
 
@@ -195,5 +202,34 @@ mod tests {
         assert_eq!(due(MIB, RECLAIM_LITTLE_AFTER, 9 * MIB), whole);
         let none = Unreclaimed::default().take_due(Duration::MAX, &Space::default());
         assert_eq!(none, None);
+    }
+
+    #[test]
+    fn very_many_ranges_are_merged_seldom_kept_few_and_all_taken() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut unreclaimed = Unreclaimed::default();
+        // No two of them touch.
+        let mut starts: Vec<u32> = (0..100_000).map(|number| 3 * number).collect();
+        rng.shuffle(&mut starts);
+        let range = |start: u32| {
+            let key = |number: u32| number.to_be_bytes().to_vec();
+            (key(start), key(start + 1))
+        };
+        let mut merges = 0;
+        for start in &starts {
+            unreclaimed.add(range(*start), 1, Duration::ZERO);
+            merges += u32::from(unreclaimed.ranges.len() == unreclaimed.merged);
+            assert!(unreclaimed.ranges.len() <= 2 * MOST_KEPT_RANGES);
+        }
+        assert!((10..60).contains(&merges), "{merges} times");
+        let waited = RECLAIM_LITTLE_AFTER;
+        let taken = unreclaimed.take_due(waited, &Space::default());
+        let taken = taken.expect("it is time");
+        assert!(taken.len() <= MOST_RANGES);
+        for (from, to) in starts.into_iter().map(range) {
+            let at = taken.partition_point(|(first, _)| *first <= from);
+            assert!(at > 0 && to <= taken[at - 1].1);
+        }
+        assert_eq!(unreclaimed.merged, 0);
     }
 }

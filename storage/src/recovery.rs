@@ -39,18 +39,9 @@ pub fn recover(
     node_id: i32,
     max_producers: usize,
 ) -> Result<PartitionState, StorageError> {
-    let mut state = PartitionState::new(handle, node_id);
-    if let Some(value) = engine.get(Family::Log, &keys::start(handle))? {
-        let (log_start, local_log_start) =
-            keys::parse_start(&value).ok_or_else(|| damaged(handle, "the log start"))?;
-        state.log_start = log_start;
-        state.local_log_start = local_log_start;
-    }
-    if let Some(value) = engine.get(Family::Log, &keys::cleaned(handle))? {
-        state.cleaned =
-            keys::parse_cleaned(&value).ok_or_else(|| damaged(handle, "the cleaner's offset"))?;
-    }
-    let (from, to) = keys::batches(handle, 0);
+    let mut state = recover_start(engine, handle, node_id)?;
+    // What is deleted and not erased yet is not read: it may be damaged.
+    let (from, to) = keys::batches(handle, state.first_kept);
     state.log_end = match engine.last(Family::Log, &from, &to)? {
         Some((_, value)) => stored_header(handle, &value)?
             .next_offset()
@@ -82,7 +73,81 @@ pub fn recover(
     Ok(state)
 }
 
-fn recover_epochs(engine: &dyn Engine, state: &mut PartitionState) -> Result<(), StorageError> {
+/// The state with what is known of the front of the log, and of what the cleaner has reached.
+pub(crate) fn recover_start(
+    engine: &dyn Engine,
+    handle: Handle,
+    node_id: i32,
+) -> Result<PartitionState, StorageError> {
+    let mut state = PartitionState::new(handle, node_id);
+    if let Some(value) = engine.get(Family::Log, &keys::start(handle))? {
+        let start = keys::parse_start(&value).ok_or_else(|| damaged(handle, "the log start"))?;
+        state.log_start = start.offset;
+        state.local_log_start = start.local_offset;
+        state.first_kept = match start.first_kept {
+            Some(first_kept) => first_kept.min(start.offset),
+            None => batch_holding(engine, handle, 0, start.offset)?,
+        };
+    }
+    if let Some(value) = engine.get(Family::Log, &keys::cleaned(handle))? {
+        state.cleaned =
+            keys::parse_cleaned(&value).ok_or_else(|| damaged(handle, "the cleaner's offset"))?;
+    }
+    Ok(state)
+}
+
+/// The base offset of the batch that holds `offset`, or `offset` when no batch does. No batch that begins below
+/// `first_kept` is looked at.
+///
+/// # Errors
+/// The store's, or damage.
+pub(crate) fn batch_holding(
+    engine: &dyn Engine,
+    handle: Handle,
+    first_kept: i64,
+    offset: i64,
+) -> Result<i64, StorageError> {
+    let at = keys::batch(handle, offset);
+    // Where a batch begins there, the one before it is not read: it may be damaged.
+    if engine.get(Family::Log, &at)?.is_some() {
+        return Ok(offset);
+    }
+    let found = engine.last(Family::Log, &keys::batch(handle, first_kept), &at)?;
+    let Some((_, value)) = found else {
+        return Ok(offset);
+    };
+    let header = stored_header(handle, &value)?;
+    let holds = header.last_offset() >= offset;
+    Ok(if holds { header.base_offset } else { offset })
+}
+
+/// The least key that is greater than all time index entries of batches below `offset`: both grow together.
+///
+/// # Errors
+/// The store's.
+pub(crate) fn times_before(
+    engine: &dyn Engine,
+    handle: Handle,
+    offset: i64,
+) -> Result<Vec<u8>, StorageError> {
+    let (from, to) = keys::times(handle);
+    let mut end = from.clone();
+    engine.scan(Family::Log, Start::At(&from), &to, &mut |key, _| {
+        if keys::parse_time(key).is_some_and(|(_, base)| base >= offset) {
+            return ControlFlow::Break(());
+        }
+        end.clear();
+        end.extend_from_slice(key);
+        end.push(0);
+        ControlFlow::Continue(())
+    })?;
+    Ok(end)
+}
+
+pub(crate) fn recover_epochs(
+    engine: &dyn Engine,
+    state: &mut PartitionState,
+) -> Result<(), StorageError> {
     let (from, to) = keys::epochs(state.handle, 0);
     let mut bad = false;
     engine.scan(
@@ -137,8 +202,9 @@ fn recover_aborted(engine: &dyn Engine, state: &mut PartitionState) -> Result<()
     Ok(())
 }
 
-/// Loads the newest complete snapshot and returns its offset. Without one no producer ever wrote here.
-fn recover_snapshot(
+/// Loads the newest snapshot and returns its offset. Without one no producer ever wrote here. Snapshots are written and
+/// removed as a whole: one that is not is damaged, and to go on without it would take retries for new batches.
+pub(crate) fn recover_snapshot(
     engine: &dyn Engine,
     state: &mut PartitionState,
 ) -> Result<Option<i64>, StorageError> {
@@ -158,9 +224,8 @@ fn recover_snapshot(
             },
             Some((offset, None)) => {
                 let held = building.get(&offset).map_or(0, Vec::len);
-                if keys::parse_producer_end(value) == u32::try_from(held).ok() {
-                    complete.push(offset);
-                }
+                bad = keys::parse_producer_end(value) != u32::try_from(held).ok();
+                complete.push(offset);
             }
             None => bad = true,
         }
@@ -170,7 +235,10 @@ fn recover_snapshot(
             ControlFlow::Continue(())
         }
     })?;
-    if bad {
+    let endless = building
+        .keys()
+        .any(|offset| complete.binary_search(offset).is_err());
+    if bad || endless {
         return Err(damaged(handle, "a producer snapshot"));
     }
     complete.retain(|offset| *offset <= state.log_end);
@@ -225,6 +293,15 @@ fn recover_chunks(
     Ok(())
 }
 
+/// Base offset of the first batch that a start reads; `open` is where the open chunk begins.
+pub(crate) fn replay_from(state: &PartitionState, open: i64, snapshot: Option<i64>) -> i64 {
+    match open.min(snapshot.unwrap_or(i64::MAX)) {
+        // The log start may lie inside of a batch, which counts all the same.
+        begin if begin <= state.log_start => state.first_kept,
+        begin => begin,
+    }
+}
+
 /// Reads the batches that came after the snapshot and after the last chunk, once.
 fn replay_tail(
     engine: &dyn Engine,
@@ -234,20 +311,12 @@ fn replay_tail(
 ) -> Result<(), StorageError> {
     let handle = state.handle;
     let open = state.open_chunk.base_offset;
-    let begin = open.min(snapshot.unwrap_or(i64::MAX)).max(state.log_start);
-    let (lower, to) = keys::batches(handle, 0);
-    let key = keys::batch(handle, begin.max(0));
-    // The log start may lie inside of a batch, which counts all the same.
-    let start = Start::Floor {
-        key: &key,
-        lower: &lower,
-    };
+    let (key, to) = keys::batches(handle, replay_from(state, open, snapshot));
+    let start = Start::At(&key);
     let mut outcome = Ok(());
     engine.scan(Family::Log, start, &to, &mut |_, value| {
         let step = stored_header(handle, value).map(|header| {
-            // Before the log start lies what is deleted but not erased yet.
-            let held = header.next_offset() > state.log_start;
-            if held && header.base_offset >= open {
+            if header.base_offset >= open {
                 state.size_bytes += value.len() as u64;
                 state.open_chunk.add(&header, value.len());
                 state.running_max_timestamp = state.running_max_timestamp.max(header.max_timestamp);
@@ -255,7 +324,7 @@ fn replay_tail(
                     state.bytes_since_time_entry += value.len();
                 }
             }
-            if held && snapshot.is_some_and(|snapshot| header.base_offset >= snapshot) {
+            if snapshot.is_some_and(|snapshot| header.base_offset >= snapshot) {
                 state.replay(&header, value);
             }
         });

@@ -1,4 +1,7 @@
-//! Retention, erasing and reclaiming of a log on both engines, with the clock in the test's hand.
+//! Retention, erasing and reclaiming of a log on both engines, with the clock in the test's hand. What damage does to
+//! them is in `damage.rs`.
+
+mod damage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,10 +12,12 @@ use uuid::Uuid;
 
 use crate::directory::TempDir;
 use crate::engine::{Engine, Family};
+use crate::error::StorageError;
 use crate::keys::{self, PartitionId};
-use crate::log::{AppendEntry, Log, NoObserver, Partition, ReadLimit};
+use crate::log::{AppendEntry, Expired, Log, NoObserver, Partition, ReadLimit};
 use crate::log_tests::{TestClock, block};
 use crate::memory::MemoryEngine;
+use crate::partition::Appended;
 use crate::retention::Policy;
 use crate::rocks::{RocksEngine, RocksOptions};
 use crate::waiters::Acks;
@@ -61,6 +66,12 @@ impl Place {
         Self::on(self.engine, now, count)
     }
 
+    /// The process is killed and starts again over the same store.
+    fn crashed(self) -> Self {
+        let (now, count) = (self.now(), self.partitions.len() as i32);
+        Self::on(self.engine, now, count)
+    }
+
     fn append(&self, index: usize, timestamp: i64, bytes: usize) {
         let batch = BatchBuilder::new(timestamp)
             .record(timestamp, None, Some(&vec![b'x'; bytes]), &[])
@@ -68,7 +79,7 @@ impl Place {
         self.append_batch(index, batch);
     }
 
-    fn append_batch(&self, index: usize, batch: Bytes) {
+    fn append_batch(&self, index: usize, batch: Bytes) -> Appended {
         let entry = AppendEntry {
             partition: self.partitions[index].clone(),
             header: BatchHeader::parse(&batch).expect("a batch"),
@@ -76,24 +87,43 @@ impl Place {
             leader_epoch: 0,
         };
         let answers = block(self.log.append(vec![entry], Acks::All)).expect("open");
-        block(answers)
-            .expect("answered")
-            .remove(0)
-            .expect("appended");
+        let answer = block(answers).expect("answered").remove(0);
+        answer.expect("appended")
     }
 
     /// One tick over all partitions; answers the bytes deleted.
     fn retain(&self, policy: Policy) -> u64 {
-        let expired = self.partitions.iter().filter_map(|partition| {
+        block(self.log.advance_starts(self.expired(policy))).expect("advances")
+    }
+
+    fn expired(&self, policy: Policy) -> Vec<Expired> {
+        let looked = self.partitions.iter().filter_map(|partition| {
             let expired = self.log.expired(partition, &policy, self.now(), 0);
             expired.expect("looks")
         });
-        let expired = expired.collect();
-        block(self.log.advance_starts(expired)).expect("advances")
+        looked.collect()
     }
 
     fn erase(&self) {
-        block(self.log.erase_due()).expect("erases");
+        self.try_erase().expect("erases");
+    }
+
+    fn try_erase(&self) -> Result<(), StorageError> {
+        let (due, failure) = self.log.erasable();
+        let erased = block(self.log.erase(due));
+        failure.map_or(erased, Err)
+    }
+
+    fn time_entries(&self, index: usize) -> usize {
+        let (from, to) = keys::times(self.partitions[index].handle());
+        let start = crate::engine::Start::At(&from);
+        let mut count = 0;
+        let scanned = self.engine.scan(Family::Log, start, &to, &mut |_, _| {
+            count += 1;
+            std::ops::ControlFlow::Continue(())
+        });
+        scanned.expect("scans");
+        count
     }
 
     fn start(&self, index: usize) -> i64 {
@@ -111,6 +141,10 @@ impl Place {
             .iter()
             .map(Bytes::len)
             .collect()
+    }
+
+    fn batch_key(&self, index: usize, base_offset: i64) -> Vec<u8> {
+        keys::batch(self.partitions[index].handle(), base_offset)
     }
 
     /// Base offset of the first batch in the store, deleted or not.
@@ -403,4 +437,39 @@ fn expire(held: &mut Vec<Held>, start: &mut i64, policy: &Policy, now: i64) {
     if let Some(last) = held.drain(..gone).next_back() {
         *start = (*start).max(last.end);
     }
+}
+
+#[test]
+fn time_index_entries_that_came_after_the_look_at_what_is_to_be_erased_stay() {
+    on_both("retain-times", |engine| {
+        let place = Place::on(engine, START_MS, 2);
+        let fill = |index, from_ms| {
+            for number in 0..8 {
+                place.append(index, from_ms + number, 600);
+            }
+        };
+        fill(0, START_MS);
+        fill(1, START_MS);
+        assert_eq!((place.time_entries(0), place.time_entries(1)), (8, 8));
+        for partition in &place.partitions {
+            block(place.log.delete_prefix(partition, -1)).expect("deletes");
+        }
+        place.wait(60_000);
+        let (due, failure) = place.log.erasable();
+        assert_eq!((due.len(), failure), (2, None));
+        fill(0, START_MS + 100);
+        let anew = place
+            .log
+            .truncate_fully_and_start_at(&place.partitions[1], 5);
+        block(anew).expect("begins anew");
+        fill(1, START_MS - 100);
+        block(place.log.erase(due)).expect("erases");
+        assert_eq!((place.time_entries(0), place.time_entries(1)), (8, 8));
+        for index in 0..2 {
+            block(place.log.delete_prefix(&place.partitions[index], -1)).expect("deletes");
+        }
+        place.wait(60_000);
+        place.erase();
+        assert_eq!((place.time_entries(0), place.time_entries(1)), (0, 0));
+    });
 }

@@ -678,7 +678,7 @@ mod tests {
         std::fs::write(&blob, bytes).expect("writes");
 
         let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
-        let mut seen = 0;
+        let mut seen = 0_u32;
         let scanned = engine.scan(Family::Log, Start::At(&[0; 4]), &[0xff; 4], &mut |_, _| {
             seen += 1;
             ControlFlow::Continue(())
@@ -687,5 +687,18 @@ mod tests {
             matches!(scanned, Err(EngineError::Corruption(_))),
             "{scanned:?} after {seen} of 200"
         );
+
+        // Only who comes to it meets it: what lies right behind it does not depend on it.
+        let damaged = seen.to_be_bytes();
+        assert!(engine.get(Family::Log, &damaged).is_err());
+        let behind = [damaged.as_slice(), &[0]].concat();
+        let next = (seen + 1).to_be_bytes();
+        assert_eq!(engine.last(Family::Log, &behind, &next), Ok(None));
+        let mut left = 0;
+        let scanned = engine.scan(Family::Log, Start::At(&behind), &[0xff; 4], &mut |_, _| {
+            left += 1;
+            ControlFlow::Continue(())
+        });
+        assert_eq!((scanned, left), (Ok(()), 199 - seen));
     }
 }

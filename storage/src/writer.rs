@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::changes::{create_now, stored_next_handle};
-pub(crate) use self::front::Advance;
+pub(crate) use self::front::{Advance, Erase};
 pub(crate) use self::syncer::Shared;
 use self::syncer::sync_loop;
 use crate::engine::WriteOps;
@@ -66,7 +66,7 @@ pub(crate) enum Command {
         reply: Reply<u64>,
     },
     Erase {
-        partitions: Vec<Arc<Partition>>,
+        erases: Vec<Erase>,
         reply: Reply<()>,
     },
     Truncate {
@@ -168,6 +168,8 @@ struct Touched {
 struct Writer {
     shared: Arc<Shared>,
     group: Group,
+    /// Whether a log start was moved since the writer's last sync.
+    starts_unsynced: bool,
     arrivals: Arrivals,
 }
 
@@ -176,6 +178,7 @@ impl Writer {
         Self {
             shared,
             group: Group::default(),
+            starts_unsynced: false,
             arrivals: Arrivals::new(tail_bytes),
         }
     }
@@ -239,8 +242,8 @@ impl Writer {
             Command::AdvanceStarts { advances, reply } => {
                 let _ = reply.send(self.advance_starts(&advances));
             }
-            Command::Erase { partitions, reply } => {
-                let _ = reply.send(self.erase(&partitions));
+            Command::Erase { erases, reply } => {
+                let _ = reply.send(self.erase(&erases));
             }
             Command::Truncate {
                 partition,

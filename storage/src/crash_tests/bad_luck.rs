@@ -1,6 +1,8 @@
 //! Crashes, deletions and truncations at the worst moment, one test for each.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use bytes::Bytes;
 use ottla_protocol::batch::BatchBuilder;
@@ -8,8 +10,11 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::model::marker;
 use super::transactional;
-use crate::log::ReadLimit;
-use crate::log_tests::{Bench, ID, block, plain, sequenced, timed};
+use crate::engine::{Engine, Family, WriteOps};
+use crate::keys;
+use crate::log::{Log, NoObserver, ReadLimit};
+use crate::log_tests::{Bench, ID, TestClock, block, plain, sequenced, timed};
+use crate::retention::Policy;
 use crate::waiters::{Acks, Watch};
 
 fn big(producer_id: i64, sequence: i32) -> Bytes {
@@ -70,6 +75,56 @@ fn a_truncation_below_every_snapshot_remembers_producers_and_open_transactions()
     assert!(bench.append(big(1, 5)).is_err(), "a gap");
     assert!(bench.append(big(1, 3)).expect("a duplicate").duplicate);
     assert_eq!(bench.appended(big(1, 4)), 5);
+}
+
+#[test]
+fn a_producer_snapshot_that_is_not_whole_is_damage_and_not_taken_for_none() {
+    let snapshot_keys = |bench: &Bench| -> Vec<Vec<u8>> {
+        let (from, to) = keys::producers(bench.partition.handle(), 0);
+        let all = bench.engine.dump(Family::Log).into_iter();
+        let keys = all.map(|(key, _)| key);
+        keys.filter(|key| from <= *key && *key < to).collect()
+    };
+    let whole = || {
+        let bench = Bench::new();
+        for producer_id in 0..3 {
+            bench.appended(sequenced(producer_id, 0, 0, 1));
+        }
+        block(bench.log.close()).expect("closes");
+        bench
+    };
+    let count = snapshot_keys(&whole()).len();
+    assert_eq!(count, 2 + 4, "one with a producer, one with all three");
+    for lost in 0..count {
+        let bench = whole();
+        let mut ops = WriteOps::new();
+        ops.delete(Family::Log, snapshot_keys(&bench).swap_remove(lost));
+        bench.engine.write(&ops).expect("writes");
+        let clock = Arc::new(TestClock(AtomicI64::new(1_000)));
+        let opened = Log::open(bench.engine, 1, clock, Arc::new(NoObserver));
+        let told = opened.expect_err("it is damaged").to_string();
+        assert!(told.contains("a producer snapshot"), "{told}");
+    }
+}
+
+#[test]
+fn deleted_records_that_had_expired_before_do_not_come_back_once_that_is_answered() {
+    let bench = Bench::new();
+    for _ in 0..4 {
+        bench.appended(timed(&[10]));
+    }
+    let policy = Policy::delete(100, -1);
+    let look = bench.log.expired(&bench.partition, &policy, 1_000, 0);
+    let expired = look.expect("looks").expect("all is old");
+    block(bench.log.advance_starts(vec![expired])).expect("advances");
+    assert_eq!(bench.offsets().log_start, 4);
+    let syncs = bench.engine.syncs();
+    let deleted = || block(bench.log.delete_prefix(&bench.partition, 3));
+    assert_eq!(deleted(), Ok(4));
+    assert_eq!(deleted(), Ok(4));
+    assert_eq!(bench.engine.syncs(), syncs + 1, "once is enough");
+    let bench = bench.power_cut();
+    assert_eq!(bench.offsets().log_start, 4);
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub(super) trait Between: Send + Sync + 'static {
     ) -> Result<Option<Bytes>, EngineError> {
         engine.get(family, key)
     }
+
+    /// A scan from `start` on is over, after so many keys, but the log does not know yet.
+    fn scanned(&self, _start: Start<'_>, _visited: u64) {}
 }
 
 /// The store as the log sees it.
@@ -58,7 +61,13 @@ impl<B: Between> Engine for Through<B> {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
-        self.engine.scan(family, start, to, visit)
+        let mut visited = 0;
+        let scanned = self.engine.scan(family, start, to, &mut |key, value| {
+            visited += 1;
+            visit(key, value)
+        });
+        self.between.scanned(start, visited);
+        scanned
     }
     fn last(
         &self,

@@ -188,7 +188,7 @@ impl World {
             None => engine
                 .durable(Family::Log, &keys::start(handle))
                 .and_then(|value| keys::parse_start(&value))
-                .map_or(0, |(start, _)| start),
+                .map_or(0, |start| start.offset),
         };
         let durable_end = durable_end.max(offsets.log_start);
         assert!(

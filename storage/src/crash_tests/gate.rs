@@ -1,16 +1,17 @@
 //! A gate in front of a store in memory: it stops a sync of the writer or of the syncer before it begins or before it
-//! returns, fails one, or fails one read. Used by `two_threads.rs`.
+//! returns, fails one, or fails one read, or has something happen between a read and what the log makes of it. Used by
+//! `two_threads.rs`.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::between::{Between, Through};
-use crate::engine::{Engine, Family};
+use crate::engine::{Engine, Family, Start};
 use crate::error::EngineError;
-use crate::keys::PartitionId;
+use crate::keys::{self, PartitionId};
 use crate::log::{Log, NoObserver};
 use crate::log_tests::{Bench, TestClock, block};
 use crate::memory::MemoryEngine;
@@ -43,6 +44,8 @@ pub(super) struct Gate {
     turns: Mutex<[Turn; 2]>,
     moved: Condvar,
     fail_get: AtomicBool,
+    after_batches: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    visited_by_writer: AtomicU64,
 }
 
 pub(super) type Gated = Through<Gate>;
@@ -70,6 +73,17 @@ impl Gated {
     /// The next read of one key finds damage.
     pub(super) fn fail_get(&self) {
         self.between.fail_get.store(true, Ordering::SeqCst);
+    }
+
+    /// Does something once the next scan of batches is over, before the log knows what was found.
+    pub(super) fn after_batches(&self, what: impl FnOnce() + Send + 'static) {
+        let mut after = self.between.after_batches.lock().expect("not poisoned");
+        *after = Some(Box::new(what));
+    }
+
+    /// How many keys the writer's scans have visited.
+    pub(super) fn visited_by_writer(&self) -> u64 {
+        self.between.visited_by_writer.load(Ordering::SeqCst)
     }
 
     /// The thread's syncs stop at `at` from now on; `None` lets them pass.
@@ -145,5 +159,19 @@ impl Between for Gate {
             return Err(EngineError::Corruption("test".to_owned()));
         }
         engine.get(family, key)
+    }
+
+    fn scanned(&self, start: Start<'_>, visited: u64) {
+        if std::thread::current().name() == Some("ottla-writer") {
+            self.visited_by_writer.fetch_add(visited, Ordering::SeqCst);
+        }
+        let (Start::At(key) | Start::Floor { key, .. }) = start;
+        if keys::parse_batch(key).is_none() {
+            return;
+        }
+        let what = self.after_batches.lock().expect("not poisoned").take();
+        if let Some(what) = what {
+            what();
+        }
     }
 }

@@ -1,10 +1,20 @@
 //! What the writer's thread and the syncer's owe each other, with a gate (`gate.rs`) that stops either of them at the
 //! worst moment.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_protocol::batch::BatchBuilder;
+
 use super::gate::{At, Gated, Who};
-use crate::keys::PartitionId;
+use crate::compaction::CompactionConfig;
+use crate::engine::{Family, Start};
+use crate::keys::{self, PartitionId};
+use crate::log::{CleanerLimits, Log, Partition};
 use crate::log_tests::{Bench, ID, block, plain};
 use crate::partition::LogConfig;
+use crate::retention::Policy;
 use crate::waiters::Acks;
 
 const OTHER: PartitionId = PartitionId { partition: 1, ..ID };
@@ -111,4 +121,97 @@ fn an_append_is_not_durable_when_the_writer_was_told_of_a_failed_sync_meanwhile(
     assert_eq!(offsets.log_end, 1);
     assert_eq!((offsets.fsynced_end, offsets.high_watermark), (0, 0));
     assert_eq!(bench.read(0), Ok(vec![]), "nobody reads what may be lost");
+}
+
+/// A record of `key` alone.
+fn keyed(key: &str, timestamp: i64) -> Bytes {
+    BatchBuilder::new(timestamp)
+        .record(timestamp, Some(key.as_bytes()), Some(b"v"), &[])
+        .build()
+}
+
+/// A whole round of the log cleaner.
+fn clean(log: &Log, partition: &Arc<Partition>) {
+    let config = CompactionConfig {
+        min_cleanable_dirty_ratio: 0.0,
+        min_compaction_lag_ms: 0,
+        max_compaction_lag_ms: i64::MAX,
+        delete_retention_ms: 0,
+    };
+    let limits = CleanerLimits {
+        dedupe_buffer_bytes: 1 << 16,
+        load_factor: 0.9,
+        io_buffer_bytes: 1 << 16,
+    };
+    let cleanable = log.cleanable(partition, &config, 10_000).expect("looks");
+    let begun = log.clean(partition, &cleanable, &config, limits, 10_000);
+    let mut round = begun.expect("begins");
+    while round.step().expect("cleans").done.is_none() {}
+}
+
+#[test]
+fn what_retention_read_before_the_cleaner_changed_it_is_not_remembered() {
+    let store = Gated::new();
+    let bench = store.bench(ID);
+    for (key, timestamp) in [("k", 5_000), ("k", 1_000), ("l", 1_000), ("m", 5_000)] {
+        bench.appended(keyed(key, timestamp));
+    }
+    let policy = Policy::delete(1_000, -1);
+    let expired = |now_ms| {
+        let looked = bench.log.expired(&bench.partition, &policy, now_ms, 0);
+        looked.expect("looks").is_some()
+    };
+    let (log, partition) = (bench.log.clone(), bench.partition.clone());
+    store.after_batches(move || clean(&log, &partition));
+    assert!(!expired(5_500), "the first batch stays for its timestamp");
+    assert_eq!(bench.read(0), Ok(vec![1, 2, 3]), "it went meanwhile");
+    assert!(expired(5_500), "the ones after it are old");
+}
+
+#[test]
+fn what_retention_remembers_is_not_of_the_log_before_a_truncation() {
+    let store = Gated::new();
+    let bench = store.bench(ID);
+    bench.appended(keyed("k", 5_000));
+    let policy = Policy::delete(1_000, -1);
+    let expired = |now_ms| {
+        let looked = bench.log.expired(&bench.partition, &policy, now_ms, 0);
+        looked.expect("looks").is_some()
+    };
+    assert!(!expired(5_500));
+    let emptied = bench.log.truncate_fully_and_start_at(&bench.partition, 0);
+    block(emptied).expect("begins anew");
+    bench.appended(keyed("k", 1_000));
+    assert!(expired(5_500));
+}
+
+#[test]
+fn the_writer_does_not_walk_over_all_that_it_erases() {
+    let store = Gated::new();
+    let bench = store.bench(ID);
+    for timestamp in 0..200 {
+        let batch = BatchBuilder::new(timestamp)
+            .record(timestamp, None, Some(&[7; 600]), &[])
+            .build();
+        bench.appended(batch);
+    }
+    let held = |bench: &Bench| {
+        let handle = bench.partition.handle();
+        let (from, (_, to)) = (keys::batches(handle, 0).0, keys::partition(handle));
+        let mut count = 0;
+        let engine = &store.engine;
+        let scanned = engine.scan(Family::Log, Start::At(&from), &to, &mut |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        scanned.expect("scans");
+        count
+    };
+    assert!(held(&bench) > 200 + 190, "batches and time index entries");
+    block(bench.log.delete_prefix(&bench.partition, -1)).expect("deletes");
+    let before = store.visited_by_writer();
+    block(bench.log.erase_all()).expect("erases");
+    let visited = store.visited_by_writer() - before;
+    assert!(visited < 20, "{visited} keys");
+    assert!(held(&bench) < 10, "all are gone");
 }

@@ -126,44 +126,51 @@ impl Log {
         limits: CleanerLimits,
         now_ms: i64,
     ) -> Result<Cleaning, StorageError> {
-        let inner = partition.lock();
-        if inner.gone {
-            return Err(StorageError::NoSuchPartition);
-        }
-        let state = &inner.state;
         let Cleanable {
             first_dirty,
             first_uncleanable,
             ..
         } = *cleanable;
-        // The plan may be older than the log's state, but never goes beyond what is stable.
-        let first_uncleanable = first_uncleanable.min(state.offsets().last_stable);
-        let producers = state.producers().iter().map(|(id, producer)| {
-            let last = LastRecord {
-                offset: producer.batches.back().map(|newest| newest.last_offset),
-                epoch: producer.epoch,
-            };
-            (id, last)
-        });
+        // As much room as may be needed is taken before the lock, and the map made after it: readers wait for it.
+        let mut producers = Vec::with_capacity(partition.producer_count());
+        let (version, first_uncleanable, aborted) = {
+            let inner = partition.lock();
+            if inner.gone {
+                return Err(StorageError::NoSuchPartition);
+            }
+            let state = &inner.state;
+            // The plan may be older than the log's state, but never goes beyond what is stable.
+            let first_uncleanable = first_uncleanable.min(state.offsets().last_stable);
+            producers.extend(state.producers().iter().map(|(id, producer)| {
+                let last = LastRecord {
+                    offset: producer.batches.back().map(|newest| newest.last_offset),
+                    epoch: producer.epoch,
+                };
+                (id, last)
+            }));
+            let aborted = state.aborted_in(first_dirty, first_uncleanable);
+            (inner.version(), first_uncleanable, aborted)
+        };
+        let (generation, edition) = version;
         let records = u64::try_from(first_uncleanable - first_dirty).unwrap_or(0);
         let mapping = Mapping {
             map: OffsetMap::new(limits.dedupe_buffer_bytes, limits.load_factor, records),
-            transactions: Transactions::new(state.aborted_in(first_dirty, first_uncleanable)),
+            transactions: Transactions::new(aborted),
             next: first_dirty,
         };
         Ok(Cleaning {
             log: self.clone(),
             partition: partition.clone(),
             limits,
-            generation: state.generation,
-            edition: state.edition,
+            generation,
+            edition,
             first_dirty,
             reach: Reach {
                 first_uncleanable,
                 now_ms,
                 delete_retention_ms: config.delete_retention_ms,
             },
-            producers: producers.collect(),
+            producers: producers.into_iter().collect(),
             phase: Phase::Mapping(mapping),
         })
     }

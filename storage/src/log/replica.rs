@@ -31,6 +31,13 @@ pub(crate) struct Inner {
     pub(crate) front: Option<(i64, i64)>,
 }
 
+impl Inner {
+    /// Which log this is and how often the cleaner changed it: what was read of it holds as long as this does.
+    pub(crate) fn version(&self) -> (u64, u64) {
+        (self.state.generation, self.state.edition)
+    }
+}
+
 /// What lies before the log start and is still in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Unerased {

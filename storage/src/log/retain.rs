@@ -20,7 +20,7 @@ use crate::reclaim::next_collection;
 use crate::recovery;
 use crate::retention::{Facts, Policy, Verdict, Walk};
 use crate::waiters::lock;
-use crate::writer::{Advance, Command};
+use crate::writer::{Advance, Command, Erase};
 
 /// A partition's deleted batches are erased when there are this many bytes of them...
 const ERASE_BYTES: u64 = 16 << 20;
@@ -34,6 +34,10 @@ const LOT: usize = 64;
 /// A log whose front has expired.
 #[derive(Debug, Clone)]
 pub struct Expired(Advance);
+
+/// A log whose deleted front can be erased.
+#[derive(Debug, Clone)]
+pub struct Erasable(Erase);
 
 /// What comes after chunks that go as a whole.
 enum Chunks {
@@ -58,7 +62,7 @@ impl Log {
         now_ms: i64,
         patience_ms: i64,
     ) -> Result<Option<Expired>, StorageError> {
-        let (facts, open, (generation, edition), front) = {
+        let (facts, open, version, front) = {
             let inner = partition.lock();
             if inner.gone {
                 return Ok(None);
@@ -70,9 +74,7 @@ impl Log {
                 size_bytes: inner.state.size_bytes,
                 patience_ms,
             };
-            let state = &inner.state;
-            let version = (state.generation, state.edition);
-            (facts, state.open_chunk, version, inner.front)
+            (facts, inner.state.open_chunk, inner.version(), inner.front)
         };
         if !Walk::can_take(policy, &facts) {
             return Ok(None);
@@ -90,8 +92,13 @@ impl Log {
         let mut walk = Walk::new(*policy, facts);
         let front = self.walk(partition.handle(), &facts, open, &mut walk)?;
         if let Some(max_timestamp) = front {
-            partition.lock().front = Some((facts.log_start, max_timestamp));
+            let mut inner = partition.lock();
+            // Who changed the batch meanwhile had this forgotten: it must not come back.
+            if inner.version() == version {
+                inner.front = Some((facts.log_start, max_timestamp));
+            }
         }
+        let (generation, edition) = version;
         Ok((walk.log_start() > facts.log_start).then(|| {
             Expired(Advance {
                 partition: partition.clone(),
@@ -210,51 +217,83 @@ impl Log {
     /// Moves the log starts of what expired; answers how many bytes were deleted.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's. One that cannot be read keeps no other from being moved; the last failure is told.
     pub async fn advance_starts(&self, expired: Vec<Expired>) -> Result<u64, StorageError> {
-        let mut deleted = 0;
+        let (mut deleted, mut failure) = (0, None);
         let mut advances = expired.into_iter().map(|Expired(advance)| advance);
         loop {
             let advances: Vec<_> = advances.by_ref().take(LOT).collect();
             if advances.is_empty() {
-                return Ok(deleted);
+                return failure.map_or(Ok(deleted), Err);
             }
-            deleted += self
-                .ask(|reply| Command::AdvanceStarts { advances, reply })
-                .await?;
+            let asked = self.ask(|reply| Command::AdvanceStarts { advances, reply });
+            match asked.await {
+                Ok(bytes) => deleted += bytes,
+                Err(error) => failure = Some(error),
+            }
         }
     }
 
-    /// Erases what lies before the log starts of partitions for which it is time.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn erase_due(&self) -> Result<(), StorageError> {
+    /// Every log whose deleted front it is time to erase. May block on the disk, for long where much was deleted. A log
+    /// that cannot be looked into is erased as far as may be; the last failure is told beside.
+    pub fn erasable(&self) -> (Vec<Erasable>, Option<StorageError>) {
         let now = self.shared.clock.monotonic();
         let mut due = self.partitions();
         due.retain(|partition| {
-            let inner = partition.lock();
-            let unerased = inner.unerased;
-            unerased.bytes >= ERASE_BYTES
-                || unerased
-                    .since
-                    .is_some_and(|since| now.saturating_sub(since) >= ERASE_AFTER)
+            let unerased = partition.lock().unerased;
+            let waited = |since| now.saturating_sub(since) >= ERASE_AFTER;
+            unerased.bytes >= ERASE_BYTES || unerased.since.is_some_and(waited)
         });
+        self.fronts(due)
+    }
+
+    fn fronts(&self, mut partitions: Vec<Arc<Partition>>) -> (Vec<Erasable>, Option<StorageError>) {
         // Neighbours are erased together, and reclaimed together.
-        due.sort_unstable_by_key(|partition| partition.handle());
+        partitions.sort_unstable_by_key(|partition| partition.handle());
+        let mut failure = None;
+        let looked = partitions.into_iter().map(|partition| {
+            let (generation, first_kept) = {
+                let inner = partition.lock();
+                (inner.state.generation, inner.state.first_kept)
+            };
+            let handle = partition.handle();
+            let engine = self.shared.engine.as_ref();
+            let times = recovery::times_before(engine, handle, first_kept);
+            let times_to = times.unwrap_or_else(|error| {
+                failure = Some(error);
+                keys::times(handle).0
+            });
+            Erasable(Erase {
+                partition,
+                generation,
+                times_to,
+            })
+        });
+        (looked.collect(), failure)
+    }
+
+    /// Erases what lies before the log starts of these.
+    ///
+    /// # Errors
+    /// The store's. One that cannot be read keeps no other from being erased; the last failure is told.
+    pub async fn erase(&self, due: Vec<Erasable>) -> Result<(), StorageError> {
+        let mut failure = None;
         for lot in due.chunks(LOT) {
-            let partitions = lot.to_vec();
-            self.ask(|reply| Command::Erase { partitions, reply })
-                .await?;
+            let erases = lot.iter().map(|Erasable(erase)| erase.clone()).collect();
+            let asked = self.ask(|reply| Command::Erase { erases, reply });
+            if let Err(error) = asked.await {
+                failure = Some(error);
+            }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Erases whatever lies before a log start, at once.
     #[cfg(test)]
     pub(crate) async fn erase_all(&self) -> Result<(), StorageError> {
-        let partitions = self.partitions();
-        self.ask(|reply| Command::Erase { partitions, reply }).await
+        let (all, failure) = self.fronts(self.partitions());
+        let erased = self.erase(all).await;
+        failure.map_or(erased, Err)
     }
 
     /// Gives the room of erased data back to the disk, as far as it is time (`reclaim.rs`). Blocks, possibly for seconds;
@@ -266,7 +305,8 @@ impl Log {
         let engine = self.shared.engine.as_ref();
         let _reclaiming = lock(&self.shared.reclaiming);
         let now = self.shared.clock.monotonic();
-        let due = lock(&self.shared.unreclaimed).take_due(now, &engine.space()?);
+        let space = engine.space()?;
+        let due = lock(&self.shared.unreclaimed).take_due(now, &space);
         let ranges = due.unwrap_or_default();
         for (from, to) in &ranges {
             if stopping() {

@@ -26,14 +26,15 @@ impl PartitionState {
     }
 
     /// Plans the move of the log start up to `offset`. No offset moves until `deleted_prefix`, and nothing that lies
-    /// before it is removed: that is for `plan_erase`, once the new log start is durable.
+    /// before it is removed: that is for a later write (`erasable`), which a power cut takes before this one. The plan
+    /// must be written: a snapshot that it brings counts as there.
     pub(crate) fn plan_delete_prefix(&mut self, offset: i64, cut: &Cut) -> WriteOps {
         let mut ops = WriteOps::new();
         let handle = self.handle;
         ops.put(
             Family::Log,
             keys::start(handle),
-            keys::start_value(offset, offset),
+            keys::start_value(offset, cut.first_kept),
         );
         // A state that misses the batches between a snapshot and the first one kept would take every producer's next
         // batch for a gap. So there is always a snapshot that needs none of them.
@@ -61,6 +62,7 @@ impl PartitionState {
         self.open_chunk = cut.open;
         self.log_start = offset;
         self.local_log_start = offset;
+        self.first_kept = cut.first_kept;
         self.snapshots.retain(|held| *held >= cut.first_kept);
         self.producers.forget_before(offset);
         if let Some(current) = self.epoch_holding(offset) {
@@ -87,14 +89,13 @@ impl PartitionState {
         }
     }
 
-    /// What of the log's derived keys lies before the log start, each as the range that may be removed; `first_kept` is
-    /// the base offset of the batch that the log start lies in, `chunk` that of the chunk, `time` the key of the first
-    /// time index entry that stays.
-    pub(crate) fn erasable(&self, first_kept: i64, chunk: i64, time: Vec<u8>) -> Vec<Range> {
+    /// What lies before the log start, each as the range that may be removed; `chunk` is the base offset of the first
+    /// chunk with a batch that is kept, `times_to` the key before which time index entries go.
+    pub(crate) fn erasable(&self, chunk: i64, times_to: Vec<u8>) -> Vec<Range> {
         let handle = self.handle;
         let mut ranges = vec![
-            (keys::batch(handle, 0), keys::batch(handle, first_kept)),
-            (keys::times(handle).0, time),
+            (keys::batch(handle, 0), keys::batch(handle, self.first_kept)),
+            (keys::times(handle).0, times_to),
             (keys::chunk(handle, 0), keys::chunk(handle, chunk)),
             (
                 keys::aborteds(handle, 0).0,
@@ -114,16 +115,14 @@ impl PartitionState {
     }
 
     /// What a truncation to `end` (a batch boundary) removes. The state is recovered anew afterwards.
-    /// `time_from` is the first time index entry of a batch at or above `end`, `chunk_from` the base offset of the
-    /// first chunk that reaches beyond it.
-    pub fn plan_truncate(&self, end: i64, time_from: Option<Vec<u8>>, chunk_from: i64) -> WriteOps {
+    /// `times_from` is the key from which time index entries are of batches at or above `end`, `chunk_from` the base
+    /// offset of the first chunk that reaches beyond it.
+    pub fn plan_truncate(&self, end: i64, times_from: Vec<u8>, chunk_from: i64) -> WriteOps {
         let handle = self.handle;
         let mut ops = WriteOps::new();
         let (from, to) = keys::batches(handle, end);
         ops.delete_range(Family::Log, from, to);
-        if let Some(from) = time_from {
-            ops.delete_range(Family::Log, from, keys::times(handle).1);
-        }
+        ops.delete_range(Family::Log, times_from, keys::times(handle).1);
         let (from, to) = keys::producers(handle, end + 1);
         ops.delete_range(Family::Log, from, to);
         let (from, to) = keys::chunks(handle, chunk_from);

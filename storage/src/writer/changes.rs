@@ -150,12 +150,16 @@ impl Writer {
             return Ok(offsets);
         }
         let end = self.end_before(partition.handle(), offset, offsets.log_start)?;
-        let time_from = self.first_time_entry(partition.handle(), end)?;
+        let engine = self.shared.engine.as_ref();
+        let times_from = recovery::times_before(engine, partition.handle(), end)?;
         let beyond = self
             .chunks_between(partition.handle(), end, end)?
             .first()
             .map_or(end, |chunk| chunk.base_offset);
-        let ops = partition.lock().state.plan_truncate(end, time_from, beyond);
+        let ops = partition
+            .lock()
+            .state
+            .plan_truncate(end, times_from, beyond);
         self.rebuild(partition, &ops)
     }
 
@@ -204,6 +208,7 @@ impl Writer {
         let mut inner = partition.lock();
         let bytes = inner.state.size_bytes.saturating_sub(state.size_bytes);
         inner.state.truncated(state);
+        inner.front = None;
         inner.tail.clear();
         let offsets = inner.state.offsets();
         let waiting = inner.waiters.give_up();

@@ -13,7 +13,7 @@ use super::syncer::Shared;
 use crate::engine::{Family, Start};
 use crate::error::StorageError;
 use crate::keys::{self, Handle};
-use crate::log::{Inner, Partition};
+use crate::log::Partition;
 use crate::partition::{Chunk, CleaningStep, Edit, Recount, recount};
 use crate::waiters::lock;
 
@@ -46,17 +46,19 @@ impl Writer {
         }
         let mut inner = partition.lock();
         inner.state.cleaned(&step, &recount);
+        let edition = inner.state.edition;
         if !step.edits.is_empty() {
-            self.replaced(partition.handle(), &mut inner, &step.edits, &recount);
+            // They are no longer what they were: whoever keeps something of them lets go of it here.
+            inner.front = None;
+            inner.tail.clear();
         }
-        Ok(inner.state.edition)
+        drop(inner);
+        self.replaced(partition.handle(), &step.edits, &recount);
+        Ok(edition)
     }
 
-    /// Batches of a partition are no longer what they were. Whoever keeps something of them lets go of it here, and the
-    /// store is told what room it can give back.
-    fn replaced(&self, handle: Handle, inner: &mut Inner, edits: &[Edit], recount: &Recount) {
-        inner.front = None;
-        inner.tail.clear();
+    /// Notes what room the store can give back.
+    fn replaced(&self, handle: Handle, edits: &[Edit], recount: &Recount) {
         let (Some(first), Some(last)) = (edits.first(), edits.last()) else {
             return;
         };

@@ -1,14 +1,15 @@
 //! The front of a log: its start moves up, for DeleteRecords and for retention, and later what lies before it is erased.
 //! Called by `writer.rs` between two groups, so that no plan is in flight. `truncate` uses its look-ups.
 //!
-//! Invariant: what is erased is what lies before the log start of the moment, and that log start was written before.
+//! Invariant: what is erased is what lies before the log start of the moment, and that log start was written before. Not
+//! always synced, but the store keeps the order of its writes: no power cut takes the log start and leaves the erasing.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::Writer;
 use crate::engine::{Family, Start, WriteOps};
-use crate::error::StorageError;
+use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle};
 use crate::log::{Partition, Unerased};
 use crate::partition::{Chunk, Cut};
@@ -27,55 +28,71 @@ pub(crate) struct Advance {
     pub(crate) bytes: u64,
 }
 
-impl Writer {
-    /// The base offset of the batch that holds `offset`, or `offset` when no batch does.
-    pub(super) fn batch_holding(&self, handle: Handle, offset: i64) -> Result<i64, StorageError> {
-        let (from, _) = keys::batches(handle, 0);
-        let below = keys::batch(handle, offset);
-        let found = self.shared.engine.last(Family::Log, &from, &below)?;
-        let Some((_, value)) = found else {
-            return Ok(offset);
-        };
-        let header = recovery::stored_header(handle, &value)?;
-        Ok(if header.last_offset() >= offset {
-            header.base_offset
-        } else {
-            offset
-        })
-    }
+/// A log whose deleted front is to be erased, and what was looked up for that beforehand: it may be much.
+#[derive(Debug, Clone)]
+pub(crate) struct Erase {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) generation: u64,
+    /// The time index entries before this key are of batches that are deleted, in a log of this generation.
+    pub(crate) times_to: Vec<u8>,
+}
 
+impl Writer {
     pub(super) fn delete_prefix(
         &mut self,
         partition: &Arc<Partition>,
         offset: i64,
     ) -> Result<i64, StorageError> {
-        let offset = {
+        let (offset, first_kept, log_end) = {
             let inner = partition.lock();
             if inner.gone {
                 return Err(StorageError::NoSuchPartition);
             }
+            let state = &inner.state;
             let offset = if offset == -1 {
-                inner.state.high_watermark
+                state.high_watermark
             } else {
                 offset
             };
-            inner.state.check_delete_prefix(offset)?;
-            if offset <= inner.state.log_start {
-                return Ok(inner.state.log_start);
+            state.check_delete_prefix(offset)?;
+            if offset <= state.log_start {
+                let log_start = state.log_start;
+                drop(inner);
+                return self.sync_starts().map(|()| log_start);
             }
-            offset
+            (offset, state.first_kept, state.log_end)
         };
-        let first_kept = self.batch_holding(partition.handle(), offset)?;
+        let first_kept = if offset == log_end {
+            offset
+        } else {
+            let engine = self.shared.engine.as_ref();
+            recovery::batch_holding(engine, partition.handle(), first_kept, offset)?
+        };
         let cut = self.cut(partition, first_kept, None)?;
         let ops = partition.lock().state.plan_delete_prefix(offset, &cut);
         self.shared.write_durably(&ops)?;
+        self.starts_unsynced = false;
         Ok(self.deleted_prefix(partition, offset, &cut))
+    }
+
+    /// Makes the log starts durable that retention moved: what is answered must not come back.
+    fn sync_starts(&mut self) -> Result<(), StorageError> {
+        if self.starts_unsynced {
+            self.shared.sync()?;
+            self.starts_unsynced = false;
+        }
+        Ok(())
     }
 
     /// Moves log starts to where retention puts them, with one write; those whose log start moved meanwhile are left
     /// alone. Answers the bytes that were deleted. Not synced: after a power cut what had expired has expired again.
+    ///
+    /// # Errors
+    /// The last one of a partition that could not be looked into: it stays as it is, and the others have moved.
     pub(super) fn advance_starts(&mut self, advances: &[Advance]) -> Result<u64, StorageError> {
-        let mut ops = WriteOps::new();
+        // All look-ups come first: from the first plan on nothing may fail but the write, since what is planned counts
+        // as written.
+        let mut failure = None;
         let mut moved = Vec::with_capacity(advances.len());
         for advance in advances {
             let still = {
@@ -89,24 +106,27 @@ impl Writer {
             if !still {
                 continue;
             }
-            let cut = self.cut(&advance.partition, advance.to, Some(advance.bytes))?;
+            match self.cut(&advance.partition, advance.to, Some(advance.bytes)) {
+                Ok(cut) => moved.push((advance, cut)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let mut ops = WriteOps::new();
+        for (advance, cut) in &moved {
             let mut inner = advance.partition.lock();
-            ops.append(inner.state.plan_delete_prefix(advance.to, &cut));
-            moved.push((advance, cut));
+            ops.append(inner.state.plan_delete_prefix(advance.to, cut));
         }
-        if moved.is_empty() {
-            return Ok(0);
-        }
+        self.starts_unsynced |= !ops.is_empty();
         self.shared.write(&ops)?;
         let mut bytes = 0;
         for (advance, cut) in moved {
             self.deleted_prefix(&advance.partition, advance.to, &cut);
             bytes += cut.deleted_bytes;
         }
-        Ok(bytes)
+        failure.map_or(Ok(bytes), Err)
     }
 
-    /// The move of a log start is durable.
+    /// The move of a log start is written.
     fn deleted_prefix(&self, partition: &Partition, offset: i64, cut: &Cut) -> i64 {
         let mut inner = partition.lock();
         inner.state.deleted_prefix(offset, cut);
@@ -116,62 +136,97 @@ impl Writer {
         inner.state.log_start
     }
 
-    /// Removes what lies before these log starts, which are durable. Not synced: what a power cut brings back is
-    /// removed again after the start.
-    pub(super) fn erase(&mut self, partitions: &[Arc<Partition>]) -> Result<(), StorageError> {
+    /// Removes what lies before these log starts. Not synced: what a power cut brings back is removed again after the
+    /// start.
+    ///
+    /// # Errors
+    /// The last one of a partition that could not be looked into; the others are done all the same.
+    pub(super) fn erase(&mut self, erases: &[Erase]) -> Result<(), StorageError> {
         self.shared.check()?;
+        let mut failure = None;
         let mut ops = WriteOps::new();
-        let mut erased = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            let (log_start, bytes) = {
-                let inner = partition.lock();
-                if inner.gone {
-                    continue;
+        let mut erased = Vec::with_capacity(erases.len());
+        for erase in erases {
+            match self.erasure(erase) {
+                Ok(Some((own, bytes))) => {
+                    ops.append(own);
+                    erased.push((&erase.partition, bytes));
                 }
-                (inner.state.log_start, inner.unerased.bytes)
-            };
-            let handle = partition.handle();
-            let first_kept = self.batch_holding(handle, log_start)?;
-            let chunk = self
-                .chunks_between(handle, log_start, log_start)?
-                .first()
-                .map_or(first_kept, |chunk| chunk.base_offset);
-            let time = self.first_time_entry(handle, first_kept)?;
-            let time = time.unwrap_or(keys::times(handle).1);
-            let ranges = partition
-                .lock()
-                .state
-                .erasable(first_kept, chunk.min(first_kept), time);
-            for (from, to) in ranges {
-                if self.holds_any(&from, &to)? {
-                    ops.delete_range(Family::Log, from, to);
-                }
+                Ok(None) => {}
+                Err(error) => failure = Some(error),
             }
-            erased.push((partition, bytes));
         }
         self.shared.write(&ops)?;
         let now = self.shared.clock.monotonic();
-        let mut pending = lock(&self.shared.unreclaimed);
+        let mut ranges = Vec::with_capacity(erased.len());
         for (partition, bytes) in erased {
             let handle = partition.handle();
             let mut inner = partition.lock();
             inner.unerased = Unerased::default();
             let to = keys::batch(handle, inner.state.log_start);
-            pending.add((keys::batch(handle, 0), to), bytes, now);
+            ranges.push(((keys::batch(handle, 0), to), bytes));
         }
-        Ok(())
+        let mut unreclaimed = lock(&self.shared.unreclaimed);
+        for (range, bytes) in ranges {
+            unreclaimed.add(range, bytes, now);
+        }
+        failure.map_or(Ok(()), Err)
     }
 
-    /// Whether there is any key in `from..to`.
+    /// What erases all that lies before a log start, and how many bytes of batches that are; `None` if it is gone. No
+    /// batch is read: one of those that go may be damaged.
+    fn erasure(&self, erase: &Erase) -> Result<Option<(WriteOps, u64)>, StorageError> {
+        let Erase {
+            partition,
+            generation,
+            times_to,
+        } = erase;
+        let handle = partition.handle();
+        let (log_start, first_kept, bytes, times_to) = {
+            let inner = partition.lock();
+            if inner.gone {
+                return Ok(None);
+            }
+            let state = &inner.state;
+            // A log that began anew may have such entries for batches that it holds; erasing fewer is always right.
+            let times_to = if state.generation == *generation {
+                times_to.clone()
+            } else {
+                keys::times(handle).0
+            };
+            let bytes = inner.unerased.bytes;
+            (state.log_start, state.first_kept, bytes, times_to)
+        };
+        let chunk = self
+            .chunks_between(handle, log_start, log_start)?
+            .first()
+            .map_or(first_kept, |chunk| chunk.base_offset);
+        let ranges = partition
+            .lock()
+            .state
+            .erasable(chunk.min(first_kept), times_to);
+        let mut ops = WriteOps::new();
+        for (from, to) in ranges {
+            if self.holds_any(&from, &to)? {
+                ops.delete_range(Family::Log, from, to);
+            }
+        }
+        Ok(Some((ops, bytes)))
+    }
+
+    /// Whether there is any key in `from..to`, readable or not.
     fn holds_any(&self, from: &[u8], to: &[u8]) -> Result<bool, StorageError> {
         let mut any = false;
-        self.shared
-            .engine
-            .scan(Family::Log, Start::At(from), to, &mut |_, _| {
-                any = true;
-                ControlFlow::Break(())
-            })?;
-        Ok(any)
+        let engine = &self.shared.engine;
+        let scanned = engine.scan(Family::Log, Start::At(from), to, &mut |_, _| {
+            any = true;
+            ControlFlow::Break(())
+        });
+        match scanned {
+            Ok(()) => Ok(any),
+            Err(EngineError::Corruption(_)) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a deletion of everything before the batch at `first_kept` means for the chunks. Whoever read the batches
@@ -284,25 +339,5 @@ impl Writer {
                 }
             })?;
         outcome.map(|()| rest)
-    }
-
-    /// Key of the first time index entry of a batch at or above `offset`; both grow together.
-    pub(super) fn first_time_entry(
-        &self,
-        handle: Handle,
-        offset: i64,
-    ) -> Result<Option<Vec<u8>>, StorageError> {
-        let (from, to) = keys::times(handle);
-        let mut found = None;
-        self.shared
-            .engine
-            .scan(Family::Log, Start::At(&from), &to, &mut |key, _| {
-                if keys::parse_time(key).is_some_and(|(_, base)| base >= offset) {
-                    found = Some(key.to_vec());
-                    return ControlFlow::Break(());
-                }
-                ControlFlow::Continue(())
-            })?;
-        Ok(found)
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(super) partitions: Arc<DashMap<PartitionId, Arc<Partition>>>,
     failure: OnceLock<EngineError>,
     pub(super) next_handle: Mutex<Option<Handle>>,
+    /// Innermost: no other lock is taken and nothing is read while it is held, and it is not asked for with a partition's
+    /// lock in hand, which readers wait for.
     pub(crate) unreclaimed: Mutex<Unreclaimed>,
     /// Held by whoever reclaims, one at a time.
     pub(crate) reclaiming: Mutex<()>,
@@ -171,6 +173,12 @@ impl Shared {
             self.fail(&error);
             StorageError::Engine(error)
         })?;
+        self.sync()
+    }
+
+    /// Makes durable what is written.
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        self.check()?;
         self.engine.sync().map_err(|error| {
             self.fail_sync(&error);
             StorageError::Engine(error)
