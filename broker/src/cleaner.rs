@@ -74,7 +74,7 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
                     );
                 }
             }
-            Ok(Err(error)) if is_harmless(&error) => {
+            Ok(Err(error)) if is_harmless(&error, broker.log.failure().is_some()) => {
                 tracing::debug!(topic = &*topic, partition = index, %error, "cleaning ended early");
                 rest(&broker, &stop).await;
             }
@@ -108,14 +108,14 @@ fn panicked(broker: &Broker, error: &JoinError) {
 }
 
 /// Whether an end of a round says nothing about its log: it is gone or was cut, or the broker or its store stops.
-fn is_harmless(error: &StorageError) -> bool {
+fn is_harmless(error: &StorageError, store_failed: bool) -> bool {
     match error {
         StorageError::NoSuchPartition
         | StorageError::Overtaken
         | StorageError::ShuttingDown
-        | StorageError::Engine(
-            EngineError::Failed(_) | EngineError::Full(_) | EngineError::Io(_),
-        ) => true,
+        | StorageError::Engine(EngineError::Failed(_) | EngineError::Full(_)) => true,
+        // A failed write ends the store; where that goes on, something of the log cannot be read.
+        StorageError::Engine(EngineError::Io(_)) => store_failed,
         StorageError::Engine(EngineError::Corruption(_))
         | StorageError::InvalidBatch(_)
         | StorageError::OffsetOutOfRange { .. }
@@ -160,7 +160,7 @@ fn look(broker: &Broker, memory: &mut Memory) -> Option<Due> {
                         memory.quiet.insert(handle, (offsets, config));
                     }
                 }
-                Err(error) if is_harmless(&error) => {}
+                Err(error) if is_harmless(&error, broker.log.failure().is_some()) => {}
                 Err(error) => {
                     tracing::error!(
                         topic = &*topic.name,
@@ -265,6 +265,17 @@ fn compaction_config(config: &TopicConfig) -> CompactionConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bad_sector_is_the_logs_own_trouble_unless_the_store_failed() {
+        let engine = |error: fn(String) -> EngineError| StorageError::Engine(error(String::new()));
+        let sector = engine(EngineError::Io);
+        assert!(!is_harmless(&sector, false));
+        assert!(is_harmless(&sector, true));
+        assert!(!is_harmless(&engine(EngineError::Corruption), true));
+        assert!(is_harmless(&engine(EngineError::Full), false));
+        assert!(is_harmless(&StorageError::Overtaken, false));
+    }
 
     #[test]
     fn the_cleaner_pauses_for_as_long_as_it_is_ahead_of_its_rate() {

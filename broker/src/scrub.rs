@@ -122,7 +122,7 @@ impl Scrub {
         self.counts.clone()
     }
 
-    /// Ends it after the piece that it reads now. Also when dropped.
+    /// Ends it after the piece that it reads now, and waits for that. Also when dropped.
     pub fn stop(mut self) {
         self.end();
     }
@@ -197,9 +197,14 @@ impl Pass<'_> {
     fn partition(&mut self, partition: &Partition) -> Result<bool, EngineError> {
         let engine = self.parts.engine.clone();
         let handle = partition.handle();
-        verify::derived(engine.as_ref(), handle, &mut |problem| {
+        let counts = self.counts;
+        let stopping = || counts.is_stopping();
+        verify::derived(engine.as_ref(), handle, &stopping, &mut |problem| {
             self.report(partition, &problem);
         })?;
+        if stopping() {
+            return Ok(false);
+        }
         let mut next = Some(Place::default());
         while let Some(place) = next {
             let began = self.parts.env.monotonic();

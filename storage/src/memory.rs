@@ -25,6 +25,7 @@ struct State {
     power_cuts: u64,
     fail_writes: Option<EngineError>,
     fail_syncs: Option<EngineError>,
+    unreadable: BTreeMap<(Family, Vec<u8>), EngineError>,
     syncs_held: bool,
     syncs: u64,
     writes: u64,
@@ -68,6 +69,11 @@ impl MemoryEngine {
     /// Every sync from now on fails with `error`; `None` ends it.
     pub fn fail_syncs(&self, error: Option<EngineError>) {
         self.lock().fail_syncs = error;
+    }
+
+    /// Whatever reads the value of this key fails with `error` from now on, as over a bad sector.
+    pub fn fail_reads_of(&self, family: Family, key: &[u8], error: EngineError) {
+        self.lock().unreadable.insert((family, key.to_vec()), error);
     }
 
     /// While held, `sync` does not return; what it covers is fixed when it is called.
@@ -194,7 +200,12 @@ impl Engine for MemoryEngine {
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.lock().live.get(&(family, key.to_vec())).cloned())
+        let state = self.lock();
+        let key = (family, key.to_vec());
+        match state.unreadable.get(&key) {
+            Some(error) => Err(error.clone()),
+            None => Ok(state.live.get(&key).cloned()),
+        }
     }
 
     fn scan(
@@ -204,7 +215,7 @@ impl Engine for MemoryEngine {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
-        let found: Vec<(Vec<u8>, Bytes)> = {
+        let found: Vec<(Vec<u8>, Result<Bytes, EngineError>)> = {
             let mut state = self.lock();
             state.scans += 1;
             let from = match start {
@@ -226,11 +237,17 @@ impl Engine for MemoryEngine {
             state
                 .live
                 .range((family, from)..(family, to.to_vec()))
-                .map(|((_, key), value)| (key.clone(), value.clone()))
+                .map(|(held, value)| {
+                    let read = match state.unreadable.get(held) {
+                        Some(error) => Err(error.clone()),
+                        None => Ok(value.clone()),
+                    };
+                    (held.1.clone(), read)
+                })
                 .collect()
         };
         for (key, value) in found {
-            if let ControlFlow::Break(()) = visit(&key, &value) {
+            if let ControlFlow::Break(()) = visit(&key, &value?) {
                 break;
             }
         }
