@@ -1,5 +1,6 @@
 //! The log cleaner's task: finds the dirtiest compacted log whose round is due, cleans it step by step, and rests for
-//! `log.cleaner.backoff.ms` when there is none (Kafka's `LogCleaner.CleanerThread`, of which there is one here).
+//! `log.cleaner.backoff.ms` when there is none, less while the disk has little room (Kafka's
+//! `LogCleaner.CleanerThread`, of which there is one here).
 //!
 //! Started once by `lib.rs`, ends when the broker stops: a round that is cut short is begun anew by the next one. It
 //! decides nothing about records: the rules are `compaction.rs` of the storage crate. Invariants: one round at a time,
@@ -18,6 +19,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::Broker;
+use crate::disk::early::Early;
 use crate::topic_config::TopicConfig;
 
 /// What is remembered from one look at the logs to the next.
@@ -40,6 +42,7 @@ struct Due {
 /// Runs until `stop` is cancelled, or storage has failed.
 pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut memory = Memory::default();
+    let mut early = Early::new(&broker.disk);
     while !stop.is_cancelled() && broker.log.failure().is_none() {
         let looked = {
             let broker = broker.clone();
@@ -56,7 +59,7 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
             Err(error) => return panicked(&broker, &error),
         };
         let Some(due) = due else {
-            rest(&broker, &stop).await;
+            rest(&broker, &mut early, &stop).await;
             continue;
         };
         let handle = due.partition.handle();
@@ -76,7 +79,7 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
             }
             Ok(Err(error)) if is_harmless(&error, broker.log.failure().is_some()) => {
                 tracing::debug!(topic = &*topic, partition = index, %error, "cleaning ended early");
-                rest(&broker, &stop).await;
+                rest(&broker, &mut early, &stop).await;
             }
             Ok(Err(error)) => {
                 tracing::error!(
@@ -92,11 +95,11 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     }
 }
 
-async fn rest(broker: &Broker, stop: &CancellationToken) {
+async fn rest(broker: &Broker, early: &mut Early, stop: &CancellationToken) {
     let backoff_ms = broker.dynamic.current().cleaner.backoff_ms;
     tokio::select! {
         () = stop.cancelled() => {}
-        () = tokio::time::sleep(Duration::from_millis(backoff_ms.max(1))) => {}
+        () = early.rest(Duration::from_millis(backoff_ms.max(1))) => {}
     }
 }
 

@@ -85,9 +85,6 @@ const LAST_ANSWERS: Duration = Duration::from_millis(300);
 /// no room tries again only after a second.
 const BACKLOG: u32 = 1024;
 
-/// Producers are looked through for expired ones this often (Kafka's `producer.id.expiration.check.interval.ms`).
-const PRODUCER_EXPIRY_CHECK: Duration = Duration::from_secs(600);
-
 /// Why a broker does not start, or not stop cleanly. Each prints as one line.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -106,9 +103,6 @@ pub enum StartError {
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// The socket for `ottla backup` cannot be made.
-    #[error("cannot make the control socket in the data directory: {0}")]
-    Control(io::Error),
     /// The data directory cannot be used.
     #[error(transparent)]
     Directory(#[from] OpenError),
@@ -490,13 +484,16 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
         busy: Box::new(move || scrape::busy(&runtime)),
     })
     .map_err(StartError::Thread)?;
-    let control = control::bind(directory.path()).map_err(StartError::Control)?;
-    tasks.spawn(control::serve(
-        control,
-        engine,
-        directory.path().to_owned(),
-        stop.clone(),
-    ));
+    match control::bind(directory.path()) {
+        Ok(control) => {
+            let dir = directory.path().to_owned();
+            tasks.spawn(control::serve(control, engine, dir, stop.clone()));
+        }
+        // Some file systems have no sockets; nothing else needs it.
+        Err(error) => {
+            tracing::warn!(%error, "there is no control socket in the data directory: `ottla backup` works only after a stop");
+        }
+    }
     let scrape = Arc::new(Scrape::new(scrape::Parts {
         partitions: broker.partitions.clone(),
         metadata: broker.metadata.clone(),
@@ -529,9 +526,14 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
             stop.clone(),
         ));
     }
-    tasks.spawn(expire_producers(broker.clone(), stop.clone()));
     let begin_anew = CancellationToken::new();
-    let looks = disk_watcher.run(broker.log.clone(), env, begin_anew.clone(), stop.clone());
+    let looks = disk_watcher.run(
+        broker.log.clone(),
+        env,
+        broker.metrics.clone(),
+        begin_anew.clone(),
+        stop.clone(),
+    );
     tasks.spawn(looks);
     background::start(&broker, &tasks, &stop);
     if broker.config.log_cleaner_enable {
@@ -661,23 +663,6 @@ impl Supervisor {
     }
 }
 
-async fn expire_producers(broker: Arc<Broker>, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(PRODUCER_EXPIRY_CHECK) => {}
-        }
-        let expiration_ms = broker.dynamic.current().producer_id_expiration_ms;
-        let oldest = broker.env.now_ms() - expiration_ms;
-        let partitions = broker.log.partitions();
-        let expired: usize = partitions
-            .iter()
-            .map(|partition| partition.expire_producers(oldest))
-            .sum();
-        tracing::debug!(expired, "looked for expired producers");
-    }
-}
-
 impl StartError {
     /// Whether data is missing or damaged that was safe on disk.
     pub fn is_data_lost(&self) -> bool {
@@ -729,8 +714,9 @@ impl Running {
         Ok(self.directory.close()?)
     }
 
-    /// Ends without a stop, because storage failed: no new connections, and a moment for the answers that say so.
-    /// Nothing is written; what was acknowledged is there at the next start.
+    /// Ends without a stop, because storage failed: no new connections, and a moment for the answers that say so. What
+    /// was acknowledged is there at the next start. The store and its threads are left as they are, for the process
+    /// ends now: whoever waited for them might wait for a disk that hangs, and a store that is closed writes.
     pub async fn abandon(self) {
         self.health.state.store(Health::STOPPING, Ordering::Release);
         self.stop.cancel();
@@ -741,5 +727,6 @@ impl Running {
         {
             tracing::debug!(left = self.tasks.len(), "connections did not end in time");
         }
+        std::mem::forget(self);
     }
 }
