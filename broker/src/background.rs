@@ -1,7 +1,7 @@
 //! What the broker does beside its requests: retention moves log starts and erases what lies before them, reclaiming
 //! gives the room back to the disk, and producers that were idle for long are forgotten. One row of [`start`] for each job.
 //!
-//! Called once by `lib.rs`. It decides nothing: the rules are `retention.rs` and `reclaim.rs` of the storage crate.
+//! Called once by `start.rs`. It decides nothing: the rules are `retention.rs` and `reclaim.rs` of the storage crate.
 //! Invariants: a job never runs twice at a time, ends when the broker stops, survives a panic of one run, and never keeps
 //! an async worker waiting for the disk.
 

@@ -2,7 +2,7 @@
 //! `log.cleaner.backoff.ms` when there is none, less while the disk has little room (Kafka's
 //! `LogCleaner.CleanerThread`, of which there is one here).
 //!
-//! Started once by `lib.rs`, ends when the broker stops: a round that is cut short is begun anew by the next one. It
+//! Started once by `start.rs`, ends when the broker stops: a round that is cut short is begun anew by the next one. It
 //! decides nothing about records: the rules are `compaction.rs` of the storage crate. Invariants: one round at a time,
 //! no async worker ever waits for the disk, and a log that cannot be read is left alone until the next start.
 

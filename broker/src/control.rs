@@ -8,7 +8,7 @@
 //! <- ok FILES BYTES      or      error WHY      or, where another path is wanted,      target WHY
 //! ```
 //!
-//! Requests are served one after the other by one task, which `lib.rs` starts and its stop token ends; the work itself
+//! Requests are served one after the other by one task, which `start.rs` starts and its stop token ends; the work itself
 //! runs on a thread that may block. The socket is there exactly while the broker serves; one that a killed broker left
 //! is replaced.
 

@@ -1,5 +1,5 @@
 //! Reads the whole store from time to time, so that damage is found before somebody needs what it hit. One thread of
-//! its own, started and stopped by `lib.rs`; it changes nothing.
+//! its own, started by `start.rs` and stopped by `running.rs`; it changes nothing.
 //!
 //! It yields to everybody: a thread of the lowest priority that reads a piece at a time, and while the broker has
 //! something to do rests nine times as long as a piece took. What is damaged is an error line with topic, partition

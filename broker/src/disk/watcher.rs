@@ -1,7 +1,7 @@
 //! The task that looks at the disk: it tells the level, holds the reserve or gives it back, and says when a store
 //! that was stopped by a full disk can be started again. It frees nothing itself.
 //!
-//! Owned by `lib.rs`, which lets it look once before the log is opened, because recovery needs room as well.
+//! Owned by `start.rs`, which lets it look once before the log is opened, because recovery needs room as well.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
