@@ -37,6 +37,8 @@ const DISK_MIB: u32 = 64;
 const BALLAST_MIB: usize = 36;
 /// Leaves more, since requests are refused before the disk is full.
 const SMALL_BALLAST_MIB: usize = 24;
+/// Less than the floor of the alarm, an eighth of the disk.
+const SMALL_ROOM_MIB: usize = 7;
 const VALUE_BYTES: usize = 100_000;
 const TOPIC: &str = "full";
 const GROUP: &str = "readers";
@@ -150,6 +152,37 @@ fn a_full_disk_refuses_writes_serves_reads_and_loses_nothing() {
 }
 
 #[test]
+fn what_has_expired_goes_at_once_when_room_becomes_little() {
+    let seed = seed();
+    println!("OTTLA_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = TempDir::new("disk-early");
+    let disk = SmallDisk::new(folder.path(), DISK_MIB);
+    // Brokers of tests look once an hour for what has expired, and these batches are years old.
+    let mut broker = Broker::start(&disk.path().join("data"), &[]);
+    broker.allow_log("the disk is nearly full, what needs more of it is refused");
+    broker.allow_log("little room is left on the disk");
+    let mut wire = Wire::connect(&broker);
+    assert_eq!(create(&mut wire, TOPIC), NONE);
+    for _ in 0..5 {
+        assert_eq!(produce(&mut wire, batch_of(&mut random)).error_code, NONE);
+    }
+    let log_start = format!("kafka_log_log_logstartoffset{{topic=\"{TOPIC}\",partition=\"0\"}}");
+    let port = broker.metrics_port().expect("a metrics listener");
+    let metrics = get(port, "/metrics").1;
+    assert_eq!(sample(&metrics, &log_start), Some(0.0), "{metrics}");
+    let taken = free_bytes(disk.path()) - (SMALL_ROOM_MIB << 20);
+    let ballast = disk.path().join("ballast");
+    std::fs::write(&ballast, vec![0; taken]).expect("room for the ballast");
+    metrics_when(port, "what has expired is gone", |page| {
+        sample(page, &log_start) == Some(5.0)
+    });
+    std::fs::remove_file(&ballast).expect("the ballast is ours");
+    drop(broker);
+    drop(disk);
+}
+
+#[test]
 fn a_disk_without_inodes_refuses_in_time_and_takes_writes_again() {
     let folder = TempDir::new("no-inodes");
     let disk = SmallDisk::new(folder.path(), DISK_MIB);
@@ -224,7 +257,12 @@ fn with_little_room_what_needs_more_is_refused_in_time_and_the_rest_goes_on() {
     let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![0; SMALL_BALLAST_MIB << 20]).expect("room for the ballast");
     let data = disk.path().join("data");
-    let mut broker = Broker::start(&data, &[("offsets.topic.num.partitions", "1")]);
+    let properties = [
+        ("offsets.topic.num.partitions", "1"),
+        // The batches are years old.
+        ("log.retention.ms", "-1"),
+    ];
+    let mut broker = Broker::start(&data, &properties);
     broker.allow_log("the disk is nearly full, what needs more of it is refused");
     broker.allow_log("little room is left on the disk");
     let mut wire = Wire::connect(&broker);
