@@ -10,7 +10,8 @@
 //! Free space is counted as if the reserve were held, so that giving it back does not end the level it was given
 //! back for, and as if the store had moved to files what it holds in memory, which it will; a level ends only an eighth above the floor where it began. Between two looks the log's own writes are
 //! counted: when they have used up what was left above the floor of refusal, requests are refused until the next look,
-//! which is then within 50 ms of the last one. A disk on which no file can be made any more has no free space.
+//! which is then at once; on a full disk, looks are 50 ms apart. A disk on which no file can be made any more has no free
+//! space.
 
 pub mod early;
 pub mod watcher;

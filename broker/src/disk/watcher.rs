@@ -225,13 +225,17 @@ impl Watcher {
     }
 }
 
-/// Waits for the next look: after `pause`, or when the log used up what was left. Never less than the shortest pause: on
-/// a full disk each write uses up what is left.
+/// Waits for the next look: after `pause`, or when the log used up what was left. On a full disk each write does, and
+/// everything else is refused anyway: there, never less than the shortest pause.
 async fn next_look(disk: &Disk, pause: Duration) {
-    tokio::time::sleep(SHORTEST_PAUSE).await;
+    let least = match disk.level() {
+        Level::Enough | Level::Low => Duration::ZERO,
+        Level::Full => SHORTEST_PAUSE,
+    };
+    tokio::time::sleep(least).await;
     tokio::select! {
         () = disk.used_up.notified() => {}
-        () = tokio::time::sleep(pause.saturating_sub(SHORTEST_PAUSE)) => {}
+        () = tokio::time::sleep(pause.saturating_sub(least)) => {}
     }
 }
 
