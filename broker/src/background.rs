@@ -1,13 +1,16 @@
-//! What the broker does beside its requests: retention moves log starts and erases what lies before them, and reclaiming
-//! gives the room back to the disk. One row of [`start`] for each job.
+//! What the broker does beside its requests: retention moves log starts and erases what lies before them, reclaiming
+//! gives the room back to the disk, and producers that were idle for long are forgotten. One row of [`start`] for each job.
 //!
-//! Called once by `lib.rs`. It decides nothing: the rules are `retention.rs` and `reclaim.rs` of the storage crate.
-//! Invariants: a job never runs twice at a time, ends when the broker stops, and never keeps an async worker waiting for
-//! the disk.
+//! Called once by `start.rs`. It decides nothing: the rules are `retention.rs` and `reclaim.rs` of the storage crate.
+//! Invariants: a job never runs twice at a time, ends when the broker stops, survives a panic of one run, and never keeps
+//! an async worker waiting for the disk.
 
+use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use ottla_storage::error::StorageError;
 use ottla_storage::log::Expired;
 use ottla_storage::retention::Policy;
@@ -17,7 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Broker;
+use crate::disk::Level;
+use crate::disk::early::Early;
+use crate::metrics::Metrics;
 use crate::topic_config::TopicConfig;
+
+/// Producers are looked through for expired ones this often (Kafka's `producer.id.expiration.check.interval.ms`).
+const PRODUCER_EXPIRY_CHECK: Duration = Duration::from_secs(600);
 
 /// Starts all jobs; they end when `stop` is cancelled.
 pub fn start(broker: &Arc<Broker>, tasks: &TaskTracker, stop: &CancellationToken) {
@@ -25,61 +34,151 @@ pub fn start(broker: &Arc<Broker>, tasks: &TaskTracker, stop: &CancellationToken
     let interval_ms = broker.config.log_retention_check_interval_ms;
     let patience_ms = interval_ms / 2;
     let period = Duration::from_millis((interval_ms - patience_ms).max(1));
+    let job = |name, period, early| Job {
+        name,
+        period,
+        early,
+        woken: None,
+        metrics: broker.metrics.clone(),
+        stop: stop.clone(),
+    };
+    let early = || Some(Early::new(&broker.disk));
     let deleted = Arc::new(Notify::new());
-    let job = {
-        let (broker, deleted) = (broker.clone(), deleted.clone());
-        move || retain(broker.clone(), patience_ms, deleted.clone())
-    };
-    let pause = move || tokio::time::sleep(period);
-    tasks.spawn(every("retention", pause, broker.clone(), stop.clone(), job));
-    let job = {
-        let (broker, stop) = (broker.clone(), stop.clone());
-        move || reclaim(broker.clone(), stop.clone())
-    };
-    // Until something was deleted, so that the room of a lot of it does not wait for another period.
-    let pause = move || {
-        let deleted = deleted.clone();
+    let (held, stopping, told) = (broker.clone(), stop.clone(), deleted.clone());
+    tasks.spawn(job("retention", period, early()).run(move || {
+        let (broker, stop, told) = (held.clone(), stopping.clone(), told.clone());
         async move {
-            tokio::time::timeout(period, deleted.notified())
-                .await
-                .unwrap_or(())
+            outcome(
+                "retention",
+                &broker,
+                &stop,
+                retain(broker.clone(), patience_ms, told).await,
+            )
         }
+    }));
+    let (held, stopping) = (broker.clone(), stop.clone());
+    let reclaiming = Job {
+        woken: Some(deleted),
+        ..job("reclaim", period, early())
     };
-    tasks.spawn(every("reclaim", pause, broker.clone(), stop.clone(), job));
+    tasks.spawn(reclaiming.run(move || {
+        let (broker, stop) = (held.clone(), stopping.clone());
+        async move {
+            outcome(
+                "reclaim",
+                &broker,
+                &stop,
+                reclaim(broker.clone(), stop.clone()).await,
+            )
+        }
+    }));
+    let held = broker.clone();
+    tasks.spawn(
+        job("producer expiry", PRODUCER_EXPIRY_CHECK, None).run(move || {
+            let broker = held.clone();
+            async move { expire_producers(&broker) }
+        }),
+    );
 }
 
-/// Runs a job again and again, with a pause between the end of one run and the begin of the next. Ends with the broker,
-/// or with its storage: a failed store accepts nothing more.
-async fn every<P, W, F, R>(
+/// Work that is done again and again.
+struct Job {
     name: &'static str,
-    pause: P,
-    broker: Arc<Broker>,
+    /// From the end of one run to the begin of the next.
+    period: Duration,
+    /// Of one that frees space.
+    early: Option<Early>,
+    /// Of one that another one's work wakes, so that the room of much that was deleted does not wait for the period.
+    woken: Option<Arc<Notify>>,
+    metrics: Metrics,
     stop: CancellationToken,
-    mut job: F,
-) where
-    P: Fn() -> W,
-    W: Future<Output = ()>,
-    F: FnMut() -> R,
-    R: Future<Output = Result<(), StorageError>>,
-{
-    loop {
-        let done = tokio::select! {
-            () = stop.cancelled() => return,
-            done = async {
-                pause().await;
-                job().await
-            } => done,
-        };
-        match done {
-            Ok(()) => {}
-            Err(_) if stop.is_cancelled() || broker.log.failure().is_some() => return,
-            Err(error) => {
-                if let Some(suppressed) = broker.log_lines.admit(name, broker.env.now_ms()) {
-                    tracing::warn!(job = name, suppressed, %error, "background work failed, it is tried again");
+}
+
+impl Job {
+    /// Runs until it is stopped, or says so itself. A run that panics is counted, and followed by another one.
+    async fn run<F, R>(mut self, mut work: F)
+    where
+        F: FnMut() -> R,
+        R: Future<Output = ControlFlow<()>>,
+    {
+        loop {
+            let rest = async {
+                match &mut self.early {
+                    Some(early) => early.rest(self.period).await,
+                    None => tokio::time::sleep(self.period).await,
                 }
+            };
+            let woken = async {
+                match &self.woken {
+                    Some(woken) => woken.notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let turn = async {
+                tokio::select! {
+                    () = rest => {}
+                    () = woken => {}
+                }
+                AssertUnwindSafe(async { work().await })
+                    .catch_unwind()
+                    .await
+            };
+            let done = tokio::select! {
+                () = self.stop.cancelled() => return,
+                done = turn => done,
+            };
+            match done {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return,
+                Err(_) => panicked(self.name, &self.metrics),
             }
         }
     }
+}
+
+fn panicked(name: &'static str, metrics: &Metrics) {
+    metrics.panicked();
+    tracing::error!(job = name, "background work panicked, it is tried again");
+}
+
+/// Runs `work` of the job `name`; `None`, counted, when it panics.
+pub fn survives<T>(name: &'static str, metrics: &Metrics, work: impl FnOnce() -> T) -> Option<T> {
+    let done = std::panic::catch_unwind(AssertUnwindSafe(work));
+    if done.is_err() {
+        panicked(name, metrics);
+    }
+    done.ok()
+}
+
+/// What follows from a run: jobs end with the broker, or with its storage, because a failed store accepts nothing more.
+fn outcome(
+    name: &'static str,
+    broker: &Broker,
+    stop: &CancellationToken,
+    done: Result<(), StorageError>,
+) -> ControlFlow<()> {
+    let Err(error) = done else {
+        return ControlFlow::Continue(());
+    };
+    if stop.is_cancelled() || broker.log.failure().is_some() {
+        return ControlFlow::Break(());
+    }
+    if let Some(suppressed) = broker.log_lines.admit(name, broker.env.now_ms()) {
+        tracing::warn!(job = name, suppressed, %error, "background work failed, it is tried again");
+    }
+    ControlFlow::Continue(())
+}
+
+fn expire_producers(broker: &Broker) -> ControlFlow<()> {
+    let expiration_ms = broker.dynamic.current().producer_id_expiration_ms;
+    let oldest = broker.env.now_ms() - expiration_ms;
+    let partitions = broker.log.partitions();
+    let expired: usize = partitions
+        .iter()
+        .map(|partition| partition.expire_producers(oldest))
+        .sum();
+    tracing::debug!(expired, "looked for expired producers");
+    ControlFlow::Continue(())
 }
 
 /// One look at all partitions: log starts move, then what was deleted a while ago is erased. `told` hears of it.
@@ -89,6 +188,11 @@ async fn retain(
     told: Arc<Notify>,
 ) -> Result<(), StorageError> {
     let log = broker.log.clone();
+    // With little room, what has expired goes at once, even where more of it would go together a little later.
+    let patience_ms = match broker.disk.level() {
+        Level::Enough => patience_ms,
+        Level::Low | Level::Full => 0,
+    };
     let looked = spawn_blocking(move || all_expired(&broker, patience_ms)).await;
     let (expired, failure) = finished(looked)?;
     let moved = log.advance_starts(expired).await;
@@ -155,6 +259,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, DynamicConfig};
+    use crate::metrics::Detail;
 
     fn at_start() -> DynamicConfig {
         let loaded = Config::load(None, std::iter::empty(), &[]);
@@ -167,6 +272,46 @@ mod tests {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         policy(&TopicConfig::resolve(&own, &at_start()))
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_counted_and_runs_again() {
+        let metrics = Metrics::new(Detail::Partition);
+        let job = Job {
+            name: "test",
+            period: Duration::from_millis(1),
+            early: None,
+            woken: None,
+            metrics: metrics.clone(),
+            stop: CancellationToken::new(),
+        };
+        let mut runs = 0;
+        let run = job.run(|| {
+            runs += 1;
+            let run = runs;
+            async move {
+                match run {
+                    1 => panic!("the first run"),
+                    2 => {
+                        let work = || -> Result<(), StorageError> { panic!("off the workers") };
+                        let done = finished(spawn_blocking(work).await);
+                        panic!("the panic went on here: {done:?}")
+                    }
+                    3 => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
+                }
+            }
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(60), run).await;
+        ended.expect("it ends when it says so");
+        assert_eq!(runs, 4);
+        assert_eq!(survives("test", &metrics, || 5), Some(5));
+        assert_eq!(
+            survives("test", &metrics, || -> u8 { panic!("again") }),
+            None
+        );
+        let page = metrics.render();
+        assert!(page.contains("ottla_panics_total 3"), "{page}");
     }
 
     #[test]

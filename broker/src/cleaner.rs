@@ -1,7 +1,8 @@
 //! The log cleaner's task: finds the dirtiest compacted log whose round is due, cleans it step by step, and rests for
-//! `log.cleaner.backoff.ms` when there is none (Kafka's `LogCleaner.CleanerThread`, of which there is one here).
+//! `log.cleaner.backoff.ms` when there is none, less while the disk has little room (Kafka's
+//! `LogCleaner.CleanerThread`, of which there is one here).
 //!
-//! Started once by `lib.rs`, ends when the broker stops: a round that is cut short is begun anew by the next one. It
+//! Started once by `start.rs`, ends when the broker stops: a round that is cut short is begun anew by the next one. It
 //! decides nothing about records: the rules are `compaction.rs` of the storage crate. Invariants: one round at a time,
 //! no async worker ever waits for the disk, and a log that cannot be read is left alone until the next start.
 
@@ -18,6 +19,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::Broker;
+use crate::disk::early::Early;
 use crate::topic_config::TopicConfig;
 
 /// What is remembered from one look at the logs to the next.
@@ -40,6 +42,7 @@ struct Due {
 /// Runs until `stop` is cancelled, or storage has failed.
 pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut memory = Memory::default();
+    let mut early = Early::new(&broker.disk);
     while !stop.is_cancelled() && broker.log.failure().is_none() {
         let looked = {
             let broker = broker.clone();
@@ -56,7 +59,7 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
             Err(error) => return panicked(&broker, &error),
         };
         let Some(due) = due else {
-            rest(&broker, &stop).await;
+            rest(&broker, &mut early, &stop).await;
             continue;
         };
         let handle = due.partition.handle();
@@ -74,9 +77,9 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
                     );
                 }
             }
-            Ok(Err(error)) if is_harmless(&error) => {
+            Ok(Err(error)) if is_harmless(&error, broker.log.failure().is_some()) => {
                 tracing::debug!(topic = &*topic, partition = index, %error, "cleaning ended early");
-                rest(&broker, &stop).await;
+                rest(&broker, &mut early, &stop).await;
             }
             Ok(Err(error)) => {
                 tracing::error!(
@@ -92,11 +95,11 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     }
 }
 
-async fn rest(broker: &Broker, stop: &CancellationToken) {
+async fn rest(broker: &Broker, early: &mut Early, stop: &CancellationToken) {
     let backoff_ms = broker.dynamic.current().cleaner.backoff_ms;
     tokio::select! {
         () = stop.cancelled() => {}
-        () = tokio::time::sleep(Duration::from_millis(backoff_ms.max(1))) => {}
+        () = early.rest(Duration::from_millis(backoff_ms.max(1))) => {}
     }
 }
 
@@ -108,14 +111,14 @@ fn panicked(broker: &Broker, error: &JoinError) {
 }
 
 /// Whether an end of a round says nothing about its log: it is gone or was cut, or the broker or its store stops.
-fn is_harmless(error: &StorageError) -> bool {
+fn is_harmless(error: &StorageError, store_failed: bool) -> bool {
     match error {
         StorageError::NoSuchPartition
         | StorageError::Overtaken
         | StorageError::ShuttingDown
-        | StorageError::Engine(
-            EngineError::Failed(_) | EngineError::Full(_) | EngineError::Io(_),
-        ) => true,
+        | StorageError::Engine(EngineError::Failed(_) | EngineError::Full(_)) => true,
+        // A failed write ends the store; where that goes on, something of the log cannot be read.
+        StorageError::Engine(EngineError::Io(_)) => store_failed,
         StorageError::Engine(EngineError::Corruption(_))
         | StorageError::InvalidBatch(_)
         | StorageError::OffsetOutOfRange { .. }
@@ -160,7 +163,7 @@ fn look(broker: &Broker, memory: &mut Memory) -> Option<Due> {
                         memory.quiet.insert(handle, (offsets, config));
                     }
                 }
-                Err(error) if is_harmless(&error) => {}
+                Err(error) if is_harmless(&error, broker.log.failure().is_some()) => {}
                 Err(error) => {
                     tracing::error!(
                         topic = &*topic.name,
@@ -265,6 +268,17 @@ fn compaction_config(config: &TopicConfig) -> CompactionConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bad_sector_is_the_logs_own_trouble_unless_the_store_failed() {
+        let engine = |error: fn(String) -> EngineError| StorageError::Engine(error(String::new()));
+        let sector = engine(EngineError::Io);
+        assert!(!is_harmless(&sector, false));
+        assert!(is_harmless(&sector, true));
+        assert!(!is_harmless(&engine(EngineError::Corruption), true));
+        assert!(is_harmless(&engine(EngineError::Full), false));
+        assert!(is_harmless(&StorageError::Overtaken, false));
+    }
 
     #[test]
     fn the_cleaner_pauses_for_as_long_as_it_is_ahead_of_its_rate() {

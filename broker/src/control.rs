@@ -5,10 +5,10 @@
 //!
 //! ```text
 //! -> backup /absolute/path
-//! <- ok FILES BYTES      or      error WHY
+//! <- ok FILES BYTES      or      error WHY      or, where another path is wanted,      target WHY
 //! ```
 //!
-//! Requests are served one after the other by one task, which `lib.rs` starts and its stop token ends; the work itself
+//! Requests are served one after the other by one task, which `start.rs` starts and its stop token ends; the work itself
 //! runs on a thread that may block. The socket is there exactly while the broker serves; one that a killed broker left
 //! is replaced.
 
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_storage::backup;
+use ottla_storage::backup::{self, BackupError};
 use ottla_storage::rocks::RocksEngine;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -41,6 +41,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connections that may wait while another one is served.
 const BACKLOG: i32 = 4;
+
+/// After a failed accept (out of file descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why there is no backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The target is not fit.
+    Target(String),
+    /// Anything else.
+    Other(String),
+}
 
 /// The socket in a data directory, named through an open folder: names of sockets are short, paths need not be.
 fn through(folder: &File, name: &str) -> PathBuf {
@@ -82,17 +94,12 @@ pub async fn serve(
     dir: PathBuf,
     stop: CancellationToken,
 ) {
+    let listener = &listener;
+    let mut accept = || async move { listener.accept().await.map(|(stream, _)| stream) };
     loop {
-        let accepted = tokio::select! {
+        let stream = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "the control socket accepts nothing");
-                break;
-            }
+            stream = accepted(&mut accept) => stream,
         };
         tokio::select! {
             () = stop.cancelled() => break,
@@ -105,6 +112,26 @@ pub async fn serve(
     }
     if let Err(error) = fs::remove_file(dir.join(FILE)) {
         tracing::warn!(%error, "the control socket cannot be removed");
+    }
+}
+
+/// The next connection. One that cannot be accepted keeps nobody from the next try, and only the first is told.
+async fn accepted<T, F, R>(accept: &mut F) -> T
+where
+    F: FnMut() -> R,
+    R: Future<Output = io::Result<T>>,
+{
+    let mut told = false;
+    loop {
+        match accept().await {
+            Ok(stream) => return stream,
+            Err(error) if told => tracing::debug!(%error, "the control socket accepts nothing"),
+            Err(error) => {
+                tracing::warn!(%error, "the control socket accepts nothing for now");
+                told = true;
+            }
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -143,7 +170,7 @@ async fn back_up(engine: &Arc<RocksEngine>, dir: &Path, target: PathBuf) -> Stri
         }
         Ok(Err(error)) => {
             tracing::warn!(target = %shown.display(), %error, "a backup failed");
-            format!("error {}\n", crate::cli::on_one_line(&error.to_string()))
+            refused(&error)
         }
         Err(error) => {
             tracing::error!(target = %shown.display(), %error, "a backup panicked");
@@ -152,14 +179,25 @@ async fn back_up(engine: &Arc<RocksEngine>, dir: &Path, target: PathBuf) -> Stri
     }
 }
 
+fn refused(error: &BackupError) -> String {
+    let kind = match error {
+        BackupError::Target { .. } => "target",
+        BackupError::Source(_) | BackupError::Engine(_) | BackupError::Io { .. } => "error",
+    };
+    format!("{kind} {}\n", crate::cli::on_one_line(&error.to_string()))
+}
+
 /// What a broker answered.
 ///
 /// # Errors
 /// Its reason, or that the answer makes no sense.
-pub fn parse_answer(answer: &str) -> Result<backup::Backup, String> {
+pub fn parse_answer(answer: &str) -> Result<backup::Backup, Refusal> {
     let line = answer.trim_end();
     if let Some(why) = line.strip_prefix("error ") {
-        return Err(why.to_owned());
+        return Err(Refusal::Other(why.to_owned()));
+    }
+    if let Some(why) = line.strip_prefix("target ") {
+        return Err(Refusal::Target(why.to_owned()));
     }
     let numbers = line.strip_prefix("ok ").and_then(|rest| {
         let (files, bytes) = rest.split_once(' ')?;
@@ -168,12 +206,29 @@ pub fn parse_answer(answer: &str) -> Result<backup::Backup, String> {
             bytes: bytes.parse().ok()?,
         })
     });
-    numbers.ok_or_else(|| format!("the broker answered {line:?}"))
+    numbers.ok_or_else(|| Refusal::Other(format!("the broker answered {line:?}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_failed_accept_does_not_end_the_socket() {
+        let mut tries = 0;
+        let mut accept = || {
+            tries += 1;
+            std::future::ready(if tries < 3 {
+                Err(rustix::io::Errno::MFILE.into())
+            } else {
+                Ok("a connection")
+            })
+        };
+        let next = accepted(&mut accept);
+        let next = tokio::time::timeout(Duration::from_secs(60), next).await;
+        assert_eq!(next.expect("in time"), "a connection");
+        assert_eq!(tries, 3);
+    }
 
     #[test]
     fn requests_and_answers_are_single_lines() {
@@ -183,7 +238,14 @@ mod tests {
         }
         let backup = backup::Backup { files: 3, bytes: 9 };
         assert_eq!(parse_answer("ok 3 9\n"), Ok(backup));
-        assert_eq!(parse_answer("error no room\n"), Err("no room".to_owned()));
+        let other = Refusal::Other("no room".to_owned());
+        assert_eq!(parse_answer("error no room\n"), Err(other));
+        let error = BackupError::Target {
+            target: "/a".to_owned(),
+            why: "is not empty",
+        };
+        let target = Refusal::Target("/a: is not empty".to_owned());
+        assert_eq!(parse_answer(&refused(&error)), Err(target));
         assert!(parse_answer("").is_err());
         assert!(parse_answer("ok 3\n").is_err());
     }

@@ -4,14 +4,16 @@
 //! | level | while free space is below | what follows |
 //! |---|---|---|
 //! | enough | | the reserve is held |
-//! | low | the alarm's floor, or its share of the disk | a warning and a metric; whoever frees space by retention and compaction hears of it through [`Disk::levels`] and runs early |
+//! | low | the alarm's floor, or its share of the disk | a warning and a metric; retention, reclaiming and the log cleaner hear of it through [`Disk::levels`] and run early (`disk/early.rs`) |
 //! | full | the floor of refusal | requests that need room (Produce, CreateTopics, CreatePartitions, automatic creation, InitProducerId) answer KAFKA_STORAGE_ERROR; `/readyz` says so; the reserve is given back, for what goes on: reads, deletions, commits of offsets, ends of transactions, and the store's own work |
 //!
 //! Free space is counted as if the reserve were held, so that giving it back does not end the level it was given
 //! back for, and as if the store had moved to files what it holds in memory, which it will; a level ends only an eighth above the floor where it began. Between two looks the log's own writes are
 //! counted: when they have used up what was left above the floor of refusal, requests are refused until the next look,
-//! which is then at once.
+//! which is then at once; on a full disk, looks are 50 ms apart. A disk on which no file can be made any more has no free
+//! space.
 
+pub mod early;
 pub mod watcher;
 
 use std::io;
@@ -38,6 +40,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// While something is refused: room may come at any time.
 const REFUSING_PAUSE: Duration = Duration::from_millis(250);
+
+/// A disk with fewer free inodes has no room: flushing what is in memory makes files, and so does a start.
+const LEAST_FILES: u64 = 64;
 
 /// The store takes writes again only after a new start, which is begun when there was room for so long.
 const ROOM_LASTS: Duration = Duration::from_secs(5);
@@ -123,10 +128,10 @@ impl Floors {
             .clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
     }
 
-    /// Whether a store that was stopped by a full disk can start again: it writes what it holds in memory to files
-    /// first, values apart from keys.
-    fn start_fits(&self, free_bytes: u64, memory_bytes: u64) -> bool {
-        free_bytes >= self.full / 4 + 2 * memory_bytes
+    /// The room that a store which was stopped by a full disk needs to start again: it writes what it holds in memory to
+    /// files first, values apart from keys.
+    fn start_bytes(&self, memory_bytes: u64) -> u64 {
+        self.full / 4 + 2 * memory_bytes
     }
 }
 
@@ -211,10 +216,20 @@ impl Disk {
 /// The system's.
 pub fn space(dir: &Path) -> io::Result<DiskSpace> {
     let stat = rustix::fs::statvfs(dir)?;
+    // File systems that make inodes as they are needed tell none.
+    let free_files = (stat.f_files > 0).then_some(stat.f_favail);
     Ok(DiskSpace {
-        free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        free_bytes: usable(stat.f_bavail.saturating_mul(stat.f_frsize), free_files),
         total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
     })
+}
+
+/// Of free bytes those that can be had with so many free inodes, where they are counted.
+fn usable(free_bytes: u64, free_files: Option<u64>) -> u64 {
+    match free_files {
+        Some(files) if files < LEAST_FILES => 0,
+        _ => free_bytes,
+    }
 }
 
 #[cfg(test)]
@@ -316,8 +331,7 @@ mod tests {
             assert_eq!(room.lasts(seconds(now), holds), lasts, "at {now}");
         }
         let floors = DEFAULTS.on(100 * GIB);
-        assert!(!floors.start_fits(128 * MIB, MIB));
-        assert!(floors.start_fits(130 * MIB, MIB));
+        assert_eq!(floors.start_bytes(MIB), 130 * MIB);
     }
 
     #[test]
@@ -348,6 +362,13 @@ mod tests {
         assert!(disk.refusal().is_none(), "the level decides");
         let off = Floors { full: 0, ..floors };
         assert_eq!(off.left(0), u64::MAX);
+    }
+
+    #[test]
+    fn a_disk_without_inodes_has_no_room() {
+        assert_eq!(usable(GIB, None), GIB, "they are not counted");
+        assert_eq!(usable(GIB, Some(LEAST_FILES)), GIB);
+        assert_eq!(usable(GIB, Some(LEAST_FILES - 1)), 0);
     }
 
     #[test]

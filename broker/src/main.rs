@@ -10,6 +10,8 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
@@ -18,7 +20,7 @@ use ottla::config::Config;
 use ottla::env::Env;
 use ottla::{Running, StartError, start};
 use ottla_storage::proof::OnLoss;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// RocksDB's allocations go there too.
@@ -96,10 +98,13 @@ fn serve(args: &ServeArgs) -> ExitCode {
     } else {
         OnLoss::Refuse
     };
-    let end = runtime.block_on(run(loaded.config, on_loss));
+    let asked_to_end = Arc::new(AtomicBool::new(false));
+    let end = runtime.block_on(run(loaded.config, on_loss, &asked_to_end));
     runtime.shutdown_timeout(LAST_TASKS);
     leave(match end {
         End::Exit(code) => code,
+        // Nobody waits for the signals any more, but they are still caught.
+        End::Anew if asked_to_end.load(Ordering::SeqCst) => EXIT_STORAGE_LOST,
         End::Anew => begin_anew(),
     })
 }
@@ -130,13 +135,23 @@ fn begin_anew() -> u8 {
     EXIT_STORAGE_LOST
 }
 
-async fn run(config: Config, on_loss: OnLoss) -> End {
-    let (mut term, mut int) = match (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) {
-        (Ok(term), Ok(int)) => (term, int),
-        (Err(error), _) | (_, Err(error)) => {
+/// Signals that ask to end, also noted in a flag. The flag comes second: until then the signals end the process by
+/// themselves.
+fn signals(asked_to_end: &Arc<AtomicBool>) -> std::io::Result<(Signal, Signal)> {
+    let caught = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    for number in [SignalKind::terminate(), SignalKind::interrupt()] {
+        signal_hook::flag::register(number.as_raw_value(), asked_to_end.clone())?;
+    }
+    Ok(caught)
+}
+
+async fn run(config: Config, on_loss: OnLoss, asked_to_end: &Arc<AtomicBool>) -> End {
+    let (mut term, mut int) = match signals(asked_to_end) {
+        Ok(caught) => caught,
+        Err(error) => {
             cli::complain(&format_args!("cannot listen for signals: {error}"));
             return End::Exit(FAILURE);
         }
@@ -184,7 +199,6 @@ fn exit_code(error: &StartError) -> u8 {
     match error {
         StartError::Listen { .. } | StartError::Directory(_) => cli::EXIT_USAGE,
         StartError::Thread(_)
-        | StartError::Control(_)
         | StartError::Metadata(_)
         | StartError::Register(_)
         | StartError::Close(_) => FAILURE,
@@ -197,7 +211,6 @@ fn exit_code_at_stop(error: &StartError) -> u8 {
         StartError::Close(_) => EXIT_STORAGE_LOST,
         StartError::Listen { .. }
         | StartError::Thread(_)
-        | StartError::Control(_)
         | StartError::Directory(_)
         | StartError::Metadata(_)
         | StartError::Register(_) => FAILURE,

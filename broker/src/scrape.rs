@@ -1,5 +1,5 @@
 //! What a scrape of `/metrics` sees of the broker: partitions, groups, store, threads and disk. Made at start by
-//! `lib.rs`, asked by `metrics` on a thread that may block; it changes nothing.
+//! `start.rs`, asked by `metrics` on a thread that may block; it changes nothing.
 //!
 //! Invariant: a scrape waits for the groups' tasks no longer than `GROUPS_DEADLINE`. A shard that does not answer by
 //! then, because its records wait for a slow disk for instance, is shown as it was at the scrape before.

@@ -1,5 +1,5 @@
 //! Reads the whole store from time to time, so that damage is found before somebody needs what it hit. One thread of
-//! its own, started and stopped by `lib.rs`; it changes nothing.
+//! its own, started by `start.rs` and stopped by `running.rs`; it changes nothing.
 //!
 //! It yields to everybody: a thread of the lowest priority that reads a piece at a time, and while the broker has
 //! something to do rests nine times as long as a piece took. What is damaged is an error line with topic, partition
@@ -122,7 +122,7 @@ impl Scrub {
         self.counts.clone()
     }
 
-    /// Ends it after the piece that it reads now. Also when dropped.
+    /// Ends it after the piece that it reads now, and waits for that. Also when dropped.
     pub fn stop(mut self) {
         self.end();
     }
@@ -197,9 +197,14 @@ impl Pass<'_> {
     fn partition(&mut self, partition: &Partition) -> Result<bool, EngineError> {
         let engine = self.parts.engine.clone();
         let handle = partition.handle();
-        verify::derived(engine.as_ref(), handle, &mut |problem| {
+        let counts = self.counts;
+        let stopping = || counts.is_stopping();
+        verify::derived(engine.as_ref(), handle, &stopping, &mut |problem| {
             self.report(partition, &problem);
         })?;
+        if stopping() {
+            return Ok(false);
+        }
         let mut next = Some(Place::default());
         while let Some(place) = next {
             let began = self.parts.env.monotonic();

@@ -1,4 +1,4 @@
-//! Listeners: accept, count, limit, and hand each connection to `connection.rs`. Started by `lib.rs`.
+//! Listeners: accept, count, limit, and hand each connection to `connection.rs`. Started by `start.rs`.
 //!
 //! A connection that panics ends alone and raises a counter. Refusing a new connection never touches an old one.
 

@@ -26,13 +26,13 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// A disk of so many MiB over an existing, empty folder, in a mount namespace that one waiting process holds.
+    /// A disk of so many MiB, and 2,000 files, over an existing, empty folder, in a mount namespace that one waiting process holds.
     pub fn new(folder: &Path, mebibytes: u32) -> SmallDisk {
         let folder = folder
             .canonicalize()
             .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let script = format!(
-            "mount -t tmpfs -o size={mebibytes}m tmpfs \"$FOLDER\" && echo mounted && exec tail -f /dev/null"
+            "mount -t tmpfs -o size={mebibytes}m,nr_inodes=2000 tmpfs \"$FOLDER\" && echo mounted && exec tail -f /dev/null"
         );
         let holder = unshare()
             .args(["--mount", "bash", "-c", &script])

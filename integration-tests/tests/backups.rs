@@ -108,34 +108,58 @@ fn a_directory_at_rest_is_copied_as_it_is_and_bad_targets_are_refused() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600, "for its owner only");
-    let refused = |target: &Path, said: &str, code: i32| {
+    let refused = |target: &Path, said: &str| {
         let output = backup(&data, target).finish();
-        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(output.stderr.contains(said), "{output:?}");
     };
     broker.allow_log("a backup failed");
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&data, &link).expect("links");
     // The same answers from a broker and without one.
     for running in [true, false] {
         if !running {
             broker.kill9();
         }
-        let code = if running { 1 } else { 2 };
-        refused(&data.join("inside"), "lies in the data directory", code);
-        refused(folder.path(), "is not empty", code);
+        refused(&data.join("inside"), "lies in the data directory");
+        refused(&link.join("inside"), "lies in the data directory");
+        refused(folder.path(), "is not empty");
+        assert!(!data.join("inside").exists());
     }
     let copy = folder.path().join("copy");
-    backup(&data, &copy).succeed();
+    // Written as people write paths.
+    let aside = data.parent().expect("a folder").join("data/../copy");
+    backup(&data, &aside).succeed();
     let restored = Broker::start(&copy, &[]);
     assert_eq!(ledger.look(&mut Wire::connect(&restored)).whole, 30);
     drop(restored);
     assert!(socket.exists(), "left by the kill");
     broker.restart();
     assert_eq!(ledger.look(&mut Wire::connect(&broker)).whole, 30);
-    backup(&data, &folder.path().join("another")).succeed();
+    backup(&data, &data.join("../another")).succeed();
     assert_eq!(broker.sigterm().code(), Some(0));
     assert!(!socket.exists());
     let output = backup(&folder.path().join("nothing"), &folder.path().join("x")).finish();
     assert!(output.stderr.contains("no data directory"), "{output:?}");
+}
+
+#[test]
+fn a_broker_serves_where_no_control_socket_can_be_made() {
+    let folder = TempDir::new("no-control-socket");
+    let data = folder.path().join("data");
+    // In the way of the socket, as a file system without sockets is.
+    std::fs::create_dir_all(data.join("control.sock.new")).expect("a folder");
+    let mut broker = Broker::start(&data, &[]);
+    broker.allow_log("there is no control socket");
+    let mut ledger = Ledger::create(&mut Wire::connect(&broker), TOPIC, 1);
+    let mut random = fastrand::Rng::with_seed(5);
+    ledger.write(&mut Wire::connect(&broker), &mut random, 0, 100);
+    let output = backup(&data, &folder.path().join("copy")).finish();
+    assert!(
+        output.stderr.contains("control socket does not answer"),
+        "{output:?}"
+    );
+    assert_eq!(broker.sigterm().code(), Some(0));
 }
 
 /// A directory with batches in blob files, and the offset of one of them that is damaged.

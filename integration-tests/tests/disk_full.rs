@@ -27,7 +27,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 use ottla_integration_tests::broker::free_port;
-use ottla_integration_tests::http::{get, sample};
+use ottla_integration_tests::http::{get, metrics_when, sample};
 use ottla_integration_tests::namespace::SmallDisk;
 use ottla_integration_tests::wire::Wire;
 use ottla_integration_tests::{Broker, TempDir, seed};
@@ -37,6 +37,8 @@ const DISK_MIB: u32 = 64;
 const BALLAST_MIB: usize = 36;
 /// Leaves more, since requests are refused before the disk is full.
 const SMALL_BALLAST_MIB: usize = 24;
+/// Less than the floor of the alarm, an eighth of the disk.
+const SMALL_ROOM_MIB: usize = 7;
 const VALUE_BYTES: usize = 100_000;
 const TOPIC: &str = "full";
 const GROUP: &str = "readers";
@@ -150,6 +152,102 @@ fn a_full_disk_refuses_writes_serves_reads_and_loses_nothing() {
 }
 
 #[test]
+fn what_has_expired_goes_at_once_when_room_becomes_little() {
+    let seed = seed();
+    println!("OTTLA_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = TempDir::new("disk-early");
+    let disk = SmallDisk::new(folder.path(), DISK_MIB);
+    // Brokers of tests look once an hour for what has expired, and these batches are years old.
+    let mut broker = Broker::start(&disk.path().join("data"), &[]);
+    broker.allow_log("the disk is nearly full, what needs more of it is refused");
+    broker.allow_log("little room is left on the disk");
+    let mut wire = Wire::connect(&broker);
+    assert_eq!(create(&mut wire, TOPIC), NONE);
+    for _ in 0..5 {
+        assert_eq!(produce(&mut wire, batch_of(&mut random)).error_code, NONE);
+    }
+    let log_start = format!("kafka_log_log_logstartoffset{{topic=\"{TOPIC}\",partition=\"0\"}}");
+    let port = broker.metrics_port().expect("a metrics listener");
+    let metrics = get(port, "/metrics").1;
+    assert_eq!(sample(&metrics, &log_start), Some(0.0), "{metrics}");
+    let taken = free_bytes(disk.path()) - (SMALL_ROOM_MIB << 20);
+    let ballast = disk.path().join("ballast");
+    std::fs::write(&ballast, vec![0; taken]).expect("room for the ballast");
+    metrics_when(port, "what has expired is gone", |page| {
+        sample(page, &log_start) == Some(5.0)
+    });
+    std::fs::remove_file(&ballast).expect("the ballast is ours");
+    drop(broker);
+    drop(disk);
+}
+
+#[test]
+fn a_disk_without_inodes_refuses_in_time_and_takes_writes_again() {
+    let folder = TempDir::new("no-inodes");
+    let disk = SmallDisk::new(folder.path(), DISK_MIB);
+    let mut broker = Broker::start(&disk.path().join("data"), &[]);
+    broker.allow_log("the disk is nearly full, what needs more of it is refused");
+    let mut wire = Wire::connect(&broker);
+    assert_eq!(create(&mut wire, TOPIC), NONE);
+    let files = disk.path().join("files");
+    std::fs::create_dir(&files).expect("a folder");
+    let free = rustix::fs::statvfs(&files).expect("a disk").f_favail;
+    let mut names = (10..free).map(|index| files.join(index.to_string()));
+    names
+        .try_for_each(|name| std::fs::write(name, b""))
+        .expect("empty files");
+    let port = broker.metrics_port().expect("a metrics listener");
+    let metrics = metrics_when(port, "the disk is full", |page| {
+        sample(page, "ottla_disk_level") == Some(2.0)
+    });
+    let mut random = fastrand::Rng::with_seed(5);
+    let refused = produce(&mut wire, batch_of(&mut random));
+    assert_eq!(refused.error_code, KAFKA_STORAGE_ERROR);
+    let offline = sample(&metrics, "kafka_log_logmanager_offlinelogdirectorycount");
+    assert_eq!(offline, Some(0.0), "nothing failed");
+    std::fs::remove_dir_all(&files).expect("ours");
+    let enough = |line: &str| line.contains("there is enough room").then_some(());
+    let passed = broker.process().stderr.wait_for_line(DEADLINE, enough);
+    assert!(passed.is_some(), "{:?}", broker.log());
+    let batch = batch_of(&mut random);
+    assert_eq!(produce(&mut wire, batch).error_code, NONE);
+    assert_eq!(broker.sigterm().code(), Some(0));
+    drop(broker);
+    drop(disk);
+}
+
+#[test]
+fn a_signal_while_it_begins_anew_is_heard() {
+    let seed = seed();
+    println!("OTTLA_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = TempDir::new("disk-full-signal");
+    let disk = SmallDisk::new(folder.path(), DISK_MIB);
+    let ballast = disk.path().join("ballast");
+    std::fs::write(&ballast, vec![0; BALLAST_MIB << 20]).expect("room for the ballast");
+    let mut broker = Broker::start(&disk.path().join("data"), &NO_FLOORS);
+    broker.allow_log("storage failed, no more writes are accepted");
+    let mut wire = Wire::connect(&broker);
+    assert_eq!(create(&mut wire, TOPIC), NONE);
+    fill(&mut wire, &mut random, &mut Vec::new());
+    // Answers that nobody reads keep their connection, so that the end takes its time.
+    let mut unread = Wire::connect(&broker);
+    for _ in 0..16 {
+        let _unread = unread.send(12, &read_from(0));
+    }
+    std::fs::remove_file(&ballast).expect("the ballast is ours");
+    let begins = |line: &str| line.contains("beginning anew").then_some(());
+    let seen = broker.process().stderr.wait_for_line(DEADLINE, begins);
+    assert!(seen.is_some(), "{:?}", broker.log());
+    // How it ends depends on where it is; a second start that serves on would be wrong.
+    let status = broker.stop_with(rustix::process::Signal::TERM);
+    println!("it ended with {status}");
+    drop(broker);
+    drop(disk);
+}
+
+#[test]
 fn with_little_room_what_needs_more_is_refused_in_time_and_the_rest_goes_on() {
     let seed = seed();
     println!("OTTLA_TEST_SEED={seed}");
@@ -159,7 +257,12 @@ fn with_little_room_what_needs_more_is_refused_in_time_and_the_rest_goes_on() {
     let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![0; SMALL_BALLAST_MIB << 20]).expect("room for the ballast");
     let data = disk.path().join("data");
-    let mut broker = Broker::start(&data, &[("offsets.topic.num.partitions", "1")]);
+    let properties = [
+        ("offsets.topic.num.partitions", "1"),
+        // The batches are years old.
+        ("log.retention.ms", "-1"),
+    ];
+    let mut broker = Broker::start(&data, &properties);
     broker.allow_log("the disk is nearly full, what needs more of it is refused");
     broker.allow_log("little room is left on the disk");
     let mut wire = Wire::connect(&broker);
@@ -382,22 +485,26 @@ fn produce(wire: &mut Wire, batch: Vec<u8>) -> PartitionProduceResponse {
 }
 
 /// All batches of the topic, as their producer sent them, after a look at its metadata.
+/// A fetch of what lies at an offset, a megabyte at most.
+fn read_from(offset: i64) -> FetchRequest {
+    let partition = FetchPartition::default()
+        .with_fetch_offset(offset)
+        .with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default()
+        .with_topic(topic_name(TOPIC))
+        .with_partitions(vec![partition]);
+    FetchRequest::default()
+        .with_max_bytes(1 << 20)
+        .with_topics(vec![topic])
+}
+
 fn read_all(wire: &mut Wire) -> Vec<Vec<u8>> {
     let topic = MetadataRequestTopic::default().with_name(Some(topic_name(TOPIC)));
     let request = MetadataRequest::default().with_topics(Some(vec![topic]));
     assert_eq!(wire.ask(9, &request).topics[0].error_code, NONE);
     let mut batches = Vec::new();
     loop {
-        let partition = FetchPartition::default()
-            .with_fetch_offset(batches.len() as i64)
-            .with_partition_max_bytes(1 << 20);
-        let topic = FetchTopic::default()
-            .with_topic(topic_name(TOPIC))
-            .with_partitions(vec![partition]);
-        let request = FetchRequest::default()
-            .with_max_bytes(1 << 20)
-            .with_topics(vec![topic]);
-        let response = wire.ask(12, &request);
+        let response = wire.ask(12, &read_from(batches.len() as i64));
         let found = &response.responses[0].partitions[0];
         assert_eq!(found.error_code, NONE);
         let records = found.records.clone().unwrap_or_default();

@@ -60,20 +60,43 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
     move |source| BackupError::Io { path, source }
 }
 
+/// The path that the system means by an absolute one: links are followed as far as there is anything, and behind that
+/// nothing steps back.
+///
+/// # Errors
+/// The path is not absolute, steps back where there is nothing, or cannot be followed.
+pub fn resolved(target: &Path) -> Result<PathBuf, BackupError> {
+    let refused = |why| BackupError::Target {
+        target: target.display().to_string(),
+        why,
+    };
+    if !target.is_absolute() {
+        return Err(refused("must be an absolute path"));
+    }
+    for above in target.ancestors() {
+        let Ok(mut path) = above.canonicalize() else {
+            continue;
+        };
+        let rest = target.strip_prefix(above).unwrap_or(Path::new(""));
+        for part in rest.components() {
+            let Component::Normal(name) = part else {
+                return Err(refused("goes back from a folder that is not there"));
+            };
+            path.push(name);
+        }
+        return Ok(path);
+    }
+    Err(refused("cannot be followed"))
+}
+
 /// Makes the target, which must be an absolute path to nothing, or to an empty folder.
 fn prepare(data: &Path, target: &Path) -> Result<(), BackupError> {
     let refused = |why| BackupError::Target {
         target: target.display().to_string(),
         why,
     };
-    let plain = target
-        .components()
-        .all(|part| !matches!(part, Component::ParentDir | Component::CurDir));
-    if !target.is_absolute() || !plain {
-        return Err(refused("must be an absolute path"));
-    }
     let data = data.canonicalize().map_err(io_error(data))?;
-    if target.starts_with(&data) {
+    if resolved(target)?.starts_with(&data) {
         return Err(refused("lies in the data directory"));
     }
     match fs::read_dir(target) {
@@ -178,4 +201,35 @@ fn finish(data: &Path, target: &Path) -> Result<Backup, BackupError> {
         count().map_err(io_error(&folder))?;
     }
     Ok(backup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::TempDir;
+
+    #[test]
+    fn a_target_is_what_the_system_makes_of_it() {
+        let dir = TempDir::new("backup-resolved");
+        let root = dir.path().canonicalize().expect("a folder");
+        for folder in ["data", "beside"] {
+            fs::create_dir(root.join(folder)).expect("makes a folder");
+        }
+        let link = root.join("link");
+        std::os::unix::fs::symlink(root.join("data"), &link).expect("links");
+        let of = |path: &str| resolved(&root.join(path)).map_err(|error| error.to_string());
+        assert_eq!(of("beside/../copy"), Ok(root.join("copy")));
+        assert_eq!(of("beside/./a/b"), Ok(root.join("beside/a/b")));
+        assert_eq!(of("link/copy"), Ok(root.join("data/copy")));
+        assert!(of("no/../copy").is_err_and(|why| why.contains("goes back")));
+        assert!(resolved(Path::new("copy")).is_err());
+        let refused = prepare(&root.join("data"), &link.join("copy"));
+        assert!(
+            matches!(&refused, Err(BackupError::Target { why, .. }) if why.contains("lies in")),
+            "{refused:?}"
+        );
+        assert!(!root.join("data/copy").exists());
+        prepare(&root.join("data"), &root.join("beside/../copy")).expect("a new folder");
+        assert!(root.join("copy").is_dir());
+    }
 }

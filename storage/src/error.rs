@@ -1,6 +1,8 @@
 //! What can go wrong in storage. One enum per level: the engine's troubles, and what an append or a read
 //! answers. What a client hears is decided in the broker's `error.rs`, nowhere here.
 
+use std::io::ErrorKind;
+
 use thiserror::Error;
 
 use crate::proof::Finding;
@@ -8,7 +10,7 @@ use crate::proof::Finding;
 /// Trouble below the log: the store itself.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EngineError {
-    /// The disk is full.
+    /// The disk is full, or the quota used up.
     #[error("disk full: {0}")]
     Full(String),
     /// An input or output error; nothing is known of what reached the disk.
@@ -192,7 +194,10 @@ impl OpenError {
     /// Whether a full disk is the reason.
     pub fn is_full(&self) -> bool {
         match self {
-            OpenError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            OpenError::Io { source, .. } => matches!(
+                source.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            ),
             OpenError::Engine { source, .. } => matches!(source, EngineError::Full(_)),
             OpenError::Log(StorageError::Engine(source)) => matches!(source, EngineError::Full(_)),
             OpenError::Log(_)

@@ -3,7 +3,7 @@
 //!
 //! Invariant: `live` is what reads see; `durable` plus the `unsynced` writes in order is equal to it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
@@ -25,7 +25,7 @@ struct State {
     power_cuts: u64,
     fail_writes: Option<EngineError>,
     fail_syncs: Option<EngineError>,
-    damaged: BTreeSet<(Family, Vec<u8>)>,
+    unreadable: BTreeMap<(Family, Vec<u8>), EngineError>,
     syncs_held: bool,
     syncs: u64,
     writes: u64,
@@ -74,12 +74,18 @@ impl MemoryEngine {
     /// From now on whoever comes to the value of this key, looking for it or in passing, finds damage. It outlives power
     /// cuts, and ends with `mend`.
     pub fn damage(&self, family: Family, key: &[u8]) {
-        self.lock().damaged.insert((family, key.to_vec()));
+        let damage = EngineError::Corruption("test".to_owned());
+        self.fail_reads_of(family, key, damage);
+    }
+
+    /// The same with any error, as over a bad sector.
+    pub fn fail_reads_of(&self, family: Family, key: &[u8], error: EngineError) {
+        self.lock().unreadable.insert((family, key.to_vec()), error);
     }
 
     /// Everything can be read again.
     pub fn mend(&self) {
-        self.lock().damaged.clear();
+        self.lock().unreadable.clear();
     }
 
     /// While held, `sync` does not return; what it covers is fixed when it is called.
@@ -149,10 +155,8 @@ fn apply(map: &mut Map, ops: &WriteOps) {
 
 impl State {
     fn check(&self, family: Family, key: &[u8]) -> Result<(), EngineError> {
-        if self.damaged.contains(&(family, key.to_vec())) {
-            return Err(EngineError::Corruption("test".to_owned()));
-        }
-        Ok(())
+        let failure = self.unreadable.get(&(family, key.to_vec()));
+        failure.map_or(Ok(()), |error| Err(error.clone()))
     }
 }
 

@@ -11,6 +11,8 @@ use rustix::fs::FallocateFlags;
 /// The file's name in the data directory.
 pub const RESERVE_FILE: &str = "disk-reserve";
 
+const TRIAL_FILE: &str = "disk-trial";
+
 /// The reserve of one data directory.
 #[derive(Debug, Clone)]
 pub struct Reserve {
@@ -24,6 +26,15 @@ impl Reserve {
         Self {
             path: dir.join(RESERVE_FILE),
             bytes,
+        }
+    }
+
+    /// A try for room that is given back at once: a file of its own beside the reserve, which also shows whether there
+    /// is one to be had, and what a quota leaves.
+    pub fn trial(dir: &Path, bytes: u64) -> Self {
+        Self {
+            path: dir.join(TRIAL_FILE),
+            bytes: bytes.max(1),
         }
     }
 

@@ -83,17 +83,20 @@ impl std::fmt::Debug for RocksEngine {
 }
 
 fn classify(error: &rocksdb::Error) -> EngineError {
-    let text = error.as_ref();
-    // RocksDB hands the error as text; "No space left" is the operating system's word for ENOSPC and
-    // "NoSpace" RocksDB's own subcode.
-    if text.contains("No space left") || text.contains("NoSpace") {
+    classify_text(error.as_ref(), error.kind())
+}
+
+/// RocksDB hands errors as text, with the operating system's words for ENOSPC and EDQUOT; "NoSpace" is its own.
+fn classify_text(text: &str, kind: ErrorKind) -> EngineError {
+    let full = ["No space left", "NoSpace", "Disk quota exceeded"];
+    if full.iter().any(|words| text.contains(words)) {
         return EngineError::Full(text.to_owned());
     }
     // Said of a file whose last write failed; that write's own error tells why.
     if text.contains("Writer has previous error") {
         return EngineError::Failed(text.to_owned());
     }
-    match error.kind() {
+    match kind {
         // A file that RocksDB counts on is never removed by anything that runs here.
         _ if text.contains("No such file") => EngineError::Corruption(text.to_owned()),
         ErrorKind::Corruption => EngineError::Corruption(text.to_owned()),
@@ -649,6 +652,24 @@ mod tests {
             RocksEngine::open(dir.path(), &RocksOptions::default()),
             Err(EngineError::Io(_))
         ));
+    }
+
+    #[test]
+    fn an_exhausted_quota_is_a_full_disk() {
+        let texts = [
+            "IO error: No space left on device: While appending to file: /d/log/000004.log",
+            "IO error: Disk quota exceeded: While appending to file: /d/log/000004.log",
+        ];
+        for text in texts {
+            let error = classify_text(text, ErrorKind::IOError);
+            assert_eq!(error, EngineError::Full(text.to_owned()));
+        }
+        // Of the words above, those that the system has.
+        let quota = std::io::Error::from(rustix::io::Errno::DQUOT);
+        assert!(quota.to_string().starts_with("Disk quota exceeded"));
+        let sector = "IO error: Input/output error: While pread";
+        let error = classify_text(sector, ErrorKind::IOError);
+        assert_eq!(error, EngineError::Io(sector.to_owned()));
     }
 
     #[test]

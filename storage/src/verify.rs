@@ -1,7 +1,7 @@
 //! Reads what a log holds and says what is wrong with it: for the background scrub of a running broker, and for
 //! `ottla check`. Reads only; RocksDB's checksums are verified by the reading itself, the batches' own here.
 //!
-//! A damaged block or value ends a scan, and which keys it held is not known. So the first readable key behind it is
+//! A damaged block or value, or one on a bad sector, ends a scan, and which keys it held is not known. So the first readable key behind it is
 //! searched by halves, and the batches between are told as one problem.
 
 use std::fmt;
@@ -111,6 +111,14 @@ fn check_batch(offset: i64, value: &[u8]) -> Result<i64, String> {
     Ok(header.next_offset())
 }
 
+/// Why something cannot be read. An i/o error counts as damage: nothing is written here, so it is one of a read.
+fn unreadable(error: EngineError) -> Result<String, EngineError> {
+    match error {
+        EngineError::Corruption(why) | EngineError::Io(why) => Ok(why),
+        error @ (EngineError::Full(_) | EngineError::Failed(_)) => Err(error),
+    }
+}
+
 /// Walks the batches of a partition from `place` on, until about `max_bytes` were read. A log may be cut and written
 /// anew between two walks: then the second one must not have the floor of the first.
 ///
@@ -161,7 +169,8 @@ pub fn batches(
         });
         match scanned {
             Ok(()) => return Ok(walked),
-            Err(EngineError::Corruption(why)) => {
+            Err(error) => {
+                let why = unreadable(error)?;
                 let from = place.from.max(place.floor);
                 let until = readable_from(engine, handle, from)?;
                 report(Problem::Unreadable { from, until, why });
@@ -173,7 +182,6 @@ pub fn batches(
                     floor: until,
                 };
             }
-            Err(error) => return Err(error),
         }
     }
 }
@@ -193,8 +201,7 @@ fn readable_from(
         });
         match scanned {
             Ok(()) => Ok(Ok(found)),
-            Err(EngineError::Corruption(_)) => Ok(Err(())),
-            Err(error) => Err(error),
+            Err(error) => unreadable(error).map(|_| Err(())),
         }
     };
     // From `low` on nothing can be read; from `high` on it can.
@@ -222,13 +229,15 @@ fn readable_from(
     Ok(found)
 }
 
-/// Checks everything of a partition but its batches: every key and every value has its layout.
+/// Checks everything of a partition but its batches: every key and every value has its layout. Ends early once
+/// `stopping` says so.
 ///
 /// # Errors
 /// Of the store that are no damage.
 pub fn derived(
     engine: &dyn Engine,
     handle: Handle,
+    stopping: &dyn Fn() -> bool,
     report: &mut dyn FnMut(Problem),
 ) -> Result<(), EngineError> {
     let (from, to) = keys::partition(handle);
@@ -245,12 +254,14 @@ pub fn derived(
                     ),
                 });
             }
-            ControlFlow::Continue(())
+            if stopping() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         if let Err(error) = scanned {
-            let EngineError::Corruption(why) = error else {
-                return Err(error);
-            };
+            let why = unreadable(error)?;
             let what = "derived keys";
             report(Problem::Derived { what, why });
         }
@@ -330,7 +341,10 @@ mod tests {
             .expect("reads")
             .next;
         }
-        derived(engine, handle, &mut |problem| problems.push(problem)).expect("reads");
+        derived(engine, handle, &|| false, &mut |problem| {
+            problems.push(problem)
+        })
+        .expect("reads");
         problems
     }
 
@@ -432,6 +446,52 @@ mod tests {
             .collect();
         assert_eq!(ranges, [(100, Some(102)), (250, Some(251))]);
         assert_eq!(walked.expect("reads").batches, 297);
+    }
+
+    #[test]
+    fn a_bad_sector_is_told_with_its_place_and_what_lies_behind_it_is_read() {
+        let engine = MemoryEngine::new();
+        let handle = Handle(7);
+        for offset in 0..10 {
+            put(&engine, keys::batch(handle, offset), stored(offset, 1));
+        }
+        put(&engine, keys::epoch(handle, 3), keys::epoch_value(0).into());
+        let sector = EngineError::Io("Input/output error".to_owned());
+        for offset in [3, 4] {
+            let key = keys::batch(handle, offset);
+            engine.fail_reads_of(Family::Log, &key, sector.clone());
+        }
+        // Behind it.
+        let mut changed = stored(8, 1);
+        *changed.last_mut().expect("bytes") ^= 1;
+        put(&engine, keys::batch(handle, 8), changed);
+        engine.fail_reads_of(Family::Log, &keys::epoch(handle, 3), sector);
+        let found = problems(&engine, handle);
+        assert!(
+            matches!(
+                &found[..],
+                [
+                    Problem::Unreadable { from: 3, until: Some(5), why },
+                    Problem::Batch { offset: 8, .. },
+                    Problem::Derived { .. },
+                ] if why.contains("Input/output")
+            ),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_look_at_what_is_beside_the_batches_ends_when_it_is_told_to() {
+        let engine = MemoryEngine::new();
+        let handle = Handle(7);
+        for epoch in 0..100 {
+            put(&engine, keys::epoch(handle, epoch), b"1".to_vec());
+        }
+        let problems = std::cell::Cell::new(0);
+        let mut report = |_| problems.set(problems.get() + 1);
+        let stopping = || problems.get() == 10;
+        derived(&engine, handle, &stopping, &mut report).expect("reads");
+        assert_eq!(problems.get(), 10);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::check::{self, DataArgs};
 use super::failure::{Failure, Result};
 use super::output::{Out, counted, size};
 use super::{EXIT_DATA_LOST, complain};
-use crate::control;
+use crate::control::{self, Refusal};
 
 /// Answers are one line.
 const LONGEST_ANSWER: u64 = 64 << 10;
@@ -38,6 +38,7 @@ pub fn run(args: &BackupArgs) -> ExitCode {
     let mut out = Out::new(args.data.json);
     let outcome = std::path::absolute(&args.target)
         .map_err(|error| Failure::usage(format_args!("{}: {error}", args.target.display())))
+        .and_then(|target| backup::resolved(&target).map_err(Failure::usage))
         .and_then(|target| {
             let backup = back_up(&args.data.data, &target)?;
             if out.is_json() {
@@ -102,5 +103,8 @@ fn ask(data: &Path, target: &Path) -> Result<Backup> {
                 data.display()
             ))
         })?;
-    control::parse_answer(&answer).map_err(Failure::refused)
+    control::parse_answer(&answer).map_err(|refusal| match refusal {
+        Refusal::Target(why) => Failure::usage(why),
+        Refusal::Other(why) => Failure::refused(why),
+    })
 }

@@ -18,7 +18,7 @@ use clap::Args;
 use ottla_storage::blob::{self, Blobs};
 use ottla_storage::directory::Held;
 use ottla_storage::engine::{Engine, Family, Start};
-use ottla_storage::error::EngineError;
+use ottla_storage::error::{EngineError, OpenError};
 use ottla_storage::keys::{Handle, PartitionId};
 use ottla_storage::proof::Proof;
 use ottla_storage::rocks::{RocksEngine, RocksOptions};
@@ -107,7 +107,15 @@ impl Drop for Scratch {
 impl Check {
     fn directory(&mut self, data: &Path) -> Result<()> {
         let _held = Held::hold(data).map_err(Failure::usage)?;
-        let proof = Proof::examine(data).map_err(Failure::refused)?;
+        let proof = match Proof::examine(data) {
+            Ok(proof) => proof,
+            // Without it nothing more can be said about the directory.
+            Err(error @ OpenError::Io { .. }) => {
+                self.problem(json!({ "what": "proof" }), error)?;
+                return self.end();
+            }
+            Err(error) => return Err(Failure::refused(error)),
+        };
         for finding in &proof.findings {
             self.problem(json!({ "what": "proof" }), finding)?;
         }
@@ -134,7 +142,8 @@ impl Check {
             .map_err(|error| Failure::refused(format_args!("no temporary folder: {error}")))?;
         match RocksEngine::open_read_only(data, &scratch.0, &RocksOptions::default()) {
             Ok(engine) => self.store(&engine, &mut bar)?,
-            Err(EngineError::Corruption(why)) => {
+            // The directory is there and ours: what cannot be read of it lies on a bad sector.
+            Err(EngineError::Corruption(why) | EngineError::Io(why)) => {
                 self.problem(json!({ "what": "store" }), format_args!("the store: {why}"))?;
             }
             Err(error) => return Err(Failure::refused(error)),
@@ -146,12 +155,22 @@ impl Check {
     /// Reads a blob file as it lies there.
     fn blob(&mut self, path: &Path, bytes: u64, bar: &mut Bar) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let found = File::open(path)
-            .and_then(|file| {
-                let mut file = io::BufReader::with_capacity(1 << 20, file);
-                blob::verify(&mut file, bytes, &mut |passed| bar.passed(passed))
-            })
-            .map_err(|error| unreadable(path, &error))?;
+        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        let mut file = io::BufReader::with_capacity(1 << 20, file);
+        let mut read = 0;
+        let found = blob::verify(&mut file, bytes, &mut |passed| {
+            read += passed;
+            bar.passed(passed);
+        });
+        let found = match found {
+            Ok(found) => found,
+            // A bad sector. What it holds is told by its key when the store is read.
+            Err(error) => {
+                let text = format!("log/{name} behind byte {read}: {error}");
+                let place = json!({ "file": format!("log/{name}"), "byte": read });
+                return self.problem(place, text);
+            }
+        };
         match found {
             Blobs::Whole { .. } => Ok(()),
             Blobs::Unfinished => {
@@ -207,7 +226,10 @@ impl Check {
         let refused = |error: EngineError| {
             Failure::refused(format_args!("{topic}-{}: {error}", id.partition))
         };
-        verify::derived(engine, handle, &mut |problem| problems.push(problem)).map_err(refused)?;
+        verify::derived(engine, handle, &|| false, &mut |problem| {
+            problems.push(problem);
+        })
+        .map_err(refused)?;
         let mut next = Some(Place::default());
         while let Some(place) = next {
             let walked = verify::batches(engine, handle, place, PIECE_BYTES, &mut |problem| {

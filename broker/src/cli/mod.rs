@@ -39,10 +39,12 @@ pub const EXIT_DATA_LOST: u8 = 3;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; serve: stopped cleanly
-  1  the broker refused, what was named does not exist, or doctor found something wrong
-  2  the command line or the configuration has to be changed
-  3  no broker could be reached, or none answered in time; serve, check: data that was safe on disk is missing or
-     damaged
+  1  the broker refused, what was named does not exist, or doctor found something wrong; serve, check, backup:
+     anything else that went wrong
+  2  the command line or the configuration has to be changed; serve, check, backup: or a port or directory is in use
+     or not fit
+  3  no broker could be reached, or none answered in time; serve, check, backup: data that was safe on disk is missing
+     or damaged
   4  serve only: storage failed, and a new start can tell what is safe
 
 The commands but serve, check and backup work with any Kafka cluster: --bootstrap HOST:PORT or OTTLA_BOOTSTRAP says

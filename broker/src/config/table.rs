@@ -185,7 +185,7 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("log.dir", List, "./ottla-data", "Directory of all data; log.dirs goes before it.")
         .differs("the folder it was started in, instead of /tmp, which many systems empty at boot"),
     Row::without_default("log.dirs", List, "Directory of all data; more than one is refused."),
-    Row::new("disk.alarm.free.bytes", Long, "1073741824", "Free disk space below which a warning is logged and space is freed early; at most an eighth of the disk.")
+    Row::new("disk.alarm.free.bytes", Long, "1073741824", "Free disk space below which a warning is logged, and retention and compaction run early; at most an eighth of the disk.")
         .bounds(Bounds::AtLeast(0))
         .differs("not a property of Kafka, whose log directory goes offline when its disk is full"),
     Row::new("disk.alarm.free.percent", Int, "5", "The same as a part of the disk; the greater one counts.")

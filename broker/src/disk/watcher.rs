@@ -1,8 +1,9 @@
 //! The task that looks at the disk: it tells the level, holds the reserve or gives it back, and says when a store
 //! that was stopped by a full disk can be started again. It frees nothing itself.
 //!
-//! Owned by `lib.rs`, which lets it look once before the log is opened, because recovery needs room as well.
+//! Owned by `start.rs`, which lets it look once before the log is opened, because recovery needs room as well.
 
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,12 @@ use ottla_storage::log::Log;
 use ottla_storage::reserve::Reserve;
 use tokio_util::sync::CancellationToken;
 
-use super::{Disk, DiskLimits, Floors, LONGEST_PAUSE, Lasting, Level, REFUSING_PAUSE, space};
+use super::{
+    Disk, DiskLimits, Floors, LONGEST_PAUSE, Lasting, Level, REFUSING_PAUSE, SHORTEST_PAUSE, space,
+};
+use crate::background::survives;
 use crate::env::Env;
-use crate::metrics::DiskSpace;
+use crate::metrics::{DiskSpace, Metrics};
 
 /// Looks at one data directory's disk.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ impl Watcher {
 
     /// Looks, before the log is opened. The reserve is given back if it has to be, but not taken yet.
     pub fn look_before_start(&mut self) {
+        // A process that ended in a trial left it.
+        self.end_trial(&Reserve::trial(&self.dir, 0));
         if let Some((space, floors)) = self.ask() {
             let room = self.room_of(&space, &floors, 0);
             self.tell(&space, &floors, room);
@@ -64,32 +70,31 @@ impl Watcher {
         held
     }
 
-    /// Looks until `stop`; cancels `begin_anew` once the store, stopped by a full disk, can be started again.
+    /// Looks until `stop`; cancels `begin_anew` once the store, stopped by a full disk, can be started again. A look that
+    /// panics is counted, and followed by another one.
     pub async fn run(
         mut self,
         log: Log,
         env: Env,
+        metrics: Metrics,
         begin_anew: CancellationToken,
         stop: CancellationToken,
     ) {
         loop {
-            let (asked, anew) = (log.clone(), begin_anew.clone());
+            let (asked, anew, counted) = (log.clone(), begin_anew.clone(), metrics.clone());
             let look = move || {
-                let pause = self.look(&asked, env, &anew);
-                (self, pause)
+                let looked = survives("disk", &counted, || self.look(&asked, env, &anew));
+                (self, looked.unwrap_or(LONGEST_PAUSE))
             };
             let pause;
             match tokio::task::spawn_blocking(look).await {
                 Ok(looked) => (self, pause) = looked,
-                Err(error) => {
-                    tracing::error!(%error, "nobody looks at the disk any more");
-                    return;
-                }
+                // Only with the runtime.
+                Err(_) => return,
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.disk.used_up.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = next_look(&self.disk, pause) => {}
             }
         }
     }
@@ -102,12 +107,13 @@ impl Watcher {
         let in_memory = in_memory(log);
         let room = self.room_of(&space, &floors, in_memory);
         let level = self.tell(&space, &floors, room);
+        let stopped = matches!(log.failure(), Some(EngineError::Full(_)));
+        let needed = floors.start_bytes(in_memory);
+        let fits = stopped && space.free_bytes >= needed && self.can_be_had(needed);
         // An attempt without room would take for a moment what others need.
         if level < Level::Full && room > floors.full {
             self.take(&self.reserve(&floors));
         }
-        let stopped = matches!(log.failure(), Some(EngineError::Full(_)));
-        let fits = stopped && floors.start_fits(space.free_bytes, in_memory);
         if self.room.lasts(env.monotonic(), fits) {
             begin_anew.cancel();
         }
@@ -116,6 +122,23 @@ impl Watcher {
             pause.min(REFUSING_PAUSE)
         } else {
             pause
+        }
+    }
+
+    /// Whether so much room can really be taken. The numbers of a file system tell nothing of a quota.
+    fn can_be_had(&self, bytes: u64) -> bool {
+        let trial = Reserve::trial(&self.dir, bytes);
+        let taken = trial.take();
+        self.end_trial(&trial);
+        match taken {
+            Ok(()) => true,
+            Err(error) => !is_full(&error),
+        }
+    }
+
+    fn end_trial(&self, trial: &Reserve) {
+        if let Err(error) = trial.give_back() {
+            tracing::warn!(%error, "room that was tried to be had cannot be given back");
         }
     }
 
@@ -195,11 +218,33 @@ impl Watcher {
     fn take(&mut self, reserve: &Reserve) {
         let Err(error) = reserve.take() else { return };
         // Without room it is tried again; a system that cannot hold room never will.
-        if error.kind() != std::io::ErrorKind::StorageFull {
+        if !is_full(&error) {
             self.no_reserve = true;
             tracing::info!(%error, "no disk space can be held in reserve here");
         }
     }
+}
+
+/// Waits for the next look: after `pause`, or when the log used up what was left. On a full disk each write does, and
+/// everything else is refused anyway: there, never less than the shortest pause.
+async fn next_look(disk: &Disk, pause: Duration) {
+    let least = match disk.level() {
+        Level::Enough | Level::Low => Duration::ZERO,
+        Level::Full => SHORTEST_PAUSE,
+    };
+    tokio::time::sleep(least).await;
+    tokio::select! {
+        () = disk.used_up.notified() => {}
+        () = tokio::time::sleep(pause.saturating_sub(least)) => {}
+    }
+}
+
+/// Whether there was no room, by the disk or by a quota.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 /// Bytes that the store has yet to move from memory to files.
@@ -225,6 +270,40 @@ mod tests {
             reserve_bytes: 1 << 20,
         };
         Watcher::new(Arc::new(Disk::default()), dir.path(), limits)
+    }
+
+    #[tokio::test]
+    async fn looks_on_a_full_disk_keep_a_distance() {
+        let env = Env::system();
+        let disk = Disk::default();
+        let mut looks = 0;
+        let began = env.monotonic();
+        while looks < 4 {
+            disk.found(Level::Full, 0);
+            // A commit of an offset, say, after every look.
+            disk.written(1_000);
+            next_look(&disk, Duration::from_secs(3_600)).await;
+            looks += 1;
+        }
+        let took = env.monotonic().saturating_sub(began);
+        assert!(took >= 4 * SHORTEST_PAUSE, "{looks} looks in {took:?}");
+    }
+
+    #[test]
+    fn room_that_cannot_be_had_is_none_and_a_trial_leaves_nothing() {
+        let dir = TempDir::new("disk-trial");
+        let watcher = watcher(&dir, 0);
+        assert!(watcher.can_be_had(1 << 20));
+        let (space, _) = watcher.space().expect("a disk");
+        assert!(!watcher.can_be_had(space.total_bytes * 2));
+        assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 0);
+        for (errno, full) in [
+            (rustix::io::Errno::DQUOT, true),
+            (rustix::io::Errno::NOSPC, true),
+            (rustix::io::Errno::IO, false),
+        ] {
+            assert_eq!(is_full(&errno.into()), full, "{errno}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ottla_integration_tests::broker::Launch;
 use ottla_integration_tests::ledger::Promise;
-use ottla_integration_tests::shim::FailingSyncs;
+use ottla_integration_tests::shim::BadDisk;
 use ottla_integration_tests::{Broker, TempDir, seed};
 
 use super::{Topics, Which, borrowed, fixed_ports};
@@ -22,8 +22,8 @@ fn a_failed_sync_is_answered_ends_the_process_and_loses_nothing() {
     let seed = seed();
     println!("OTTLA_TEST_SEED={seed}");
     let folder = TempDir::new("failed-syncs");
-    let syncs = FailingSyncs::build(folder.path());
-    let (ports, env) = (fixed_ports(), syncs.env());
+    let disk = BadDisk::build(folder.path());
+    let (ports, env) = (fixed_ports(), disk.env());
     let (properties, env) = (borrowed(&ports), borrowed(&env));
     let launch = Launch {
         properties: &properties,
@@ -36,16 +36,16 @@ fn a_failed_sync_is_answered_ends_the_process_and_loses_nothing() {
     let address = broker.bootstrap();
     let refusal = topics.synced.under_load(&address, |progress| {
         progress.wait_for(50);
-        syncs.fail(true);
+        disk.fail_syncs(true);
         progress.wait_for_refusal()
     });
     assert_eq!(refusal.0, KAFKA_STORAGE_ERROR, "{refusal:?}");
     let ended = broker.process().wait(END_DEADLINE + SLACK);
     let status = ended.unwrap_or_else(|| panic!("it runs on: {:?}", broker.log()));
     assert_eq!(status.code(), Some(EXIT_STORAGE_LOST));
-    assert_eq!(syncs.failed(), 1, "a sync was tried again");
+    assert_eq!(disk.failed_syncs(), 1, "a sync was tried again");
 
-    syncs.fail(false);
+    disk.fail_syncs(false);
     broker.kill9();
     broker.restart();
     topics.check(&broker, Promise::All);

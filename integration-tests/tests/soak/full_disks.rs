@@ -77,7 +77,10 @@ fn seen_in_time(seed: u64, which: Which) {
     // The floor is at 512 MiB, the reserve takes 256.
     let ballast = ballast(&disk, 1_000);
     let ports = fixed_ports();
-    let mut broker = Broker::start(&data, &borrowed(&ports));
+    let mut properties = borrowed(&ports);
+    // The batches are years old.
+    properties.push(("log.retention.ms", "-1"));
+    let mut broker = Broker::start(&data, &properties);
     broker.allow_log("the disk is nearly full, what needs more of it is refused");
     broker.allow_log("little room is left on the disk");
     let mut topics = Topics::new(&broker, seed);

@@ -5,7 +5,8 @@
 //! No append waits for it. A slot never says more than what is on disk: the sequence number is one that a sync
 //! returned for, logs are listed before the manifest is measured (a log goes only after the manifest that needs it no
 //! more is synced), and a manifest that grew is synced here before its size is written down. A slot that cannot be
-//! written is an error line and a count; the older one still holds.
+//! written is an error line and a count; the older one still holds. After a failed sync, of the log or of a manifest,
+//! no slot is written any more: a sync that succeeds later may not have what the failed one lost.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -117,7 +118,7 @@ impl Keeper {
         })
     }
 
-    /// Writes a last slot, and ends the thread. Also when dropped.
+    /// Writes a last slot, unless a sync failed, and ends the thread. Also when dropped.
     pub fn stop(mut self) {
         self.end();
     }
@@ -156,15 +157,18 @@ fn keep(scribe: &mut Scribe, synced: &SyncPoint) {
                 .unwrap_or_else(PoisonError::into_inner);
             state.idle = false;
         }
-        let stopping = state.stopping;
+        let (stopping, sync_failed) = (state.stopping, state.failed);
         drop(state);
+        if sync_failed {
+            return;
+        }
         if let Err(error) = scribe.write(synced) {
             let before = synced.failed_slots.fetch_add(1, Ordering::Relaxed);
             if before == 0 {
                 tracing::error!(%error, "the durable file cannot be written");
             }
         }
-        if stopping {
+        if stopping || scribe.sync_failed {
             return;
         }
         // Not woken by further syncs.
@@ -185,6 +189,10 @@ struct Scribe {
     firsts: BTreeMap<u64, u64>,
     /// The manifests as they were synced last, of `log` and `meta`.
     marks: [ManifestMark; 2],
+    /// How a manifest is synced; tests have others.
+    sync: fn(&File) -> io::Result<()>,
+    /// A manifest could not be synced.
+    sync_failed: bool,
 }
 
 impl Scribe {
@@ -195,6 +203,8 @@ impl Scribe {
             dir: dir.to_owned(),
             firsts: BTreeMap::new(),
             marks: [ManifestMark::default(); 2],
+            sync: File::sync_data,
+            sync_failed: false,
         };
         let key = scribe.file.key(fresh);
         scribe
@@ -215,12 +225,24 @@ impl Scribe {
             key: None,
             sequence,
             logs,
-            log_manifest: measure(&self.dir.join("log"), &mut self.marks[0])?,
-            meta_manifest: measure(&self.dir.join("meta"), &mut self.marks[1])?,
+            log_manifest: self.manifest("log", 0)?,
+            meta_manifest: self.manifest("meta", 1)?,
         };
         self.file.put(slot)?;
         synced.proven.store(sequence, Ordering::Release);
         Ok(())
+    }
+
+    /// The manifest of a database, synced as far as it is told.
+    fn manifest(&mut self, database: &str, mark: usize) -> io::Result<ManifestMark> {
+        let (file, found) = measure(&self.dir.join(database))?;
+        if found != self.marks[mark] {
+            let synced = (self.sync)(&file);
+            self.sync_failed |= synced.is_err();
+            synced?;
+            self.marks[mark] = found;
+        }
+        Ok(found)
     }
 
     /// The logs that begin at or before `sequence`.
@@ -264,8 +286,8 @@ fn first_sequence(folder: &Path, number: u64) -> io::Result<Option<u64>> {
     Ok(wal::first_batch(&block, number).map(|batch| batch.sequence))
 }
 
-/// Syncs the manifest of a database if it is another one or longer than `mark`, which then says so.
-fn measure(folder: &Path, mark: &mut ManifestMark) -> io::Result<ManifestMark> {
+/// The manifest of a database, and how long it is.
+fn measure(folder: &Path) -> io::Result<(File, ManifestMark)> {
     let text = std::fs::read_to_string(folder.join("CURRENT"))?;
     let number = manifest::parse_current(&text)
         .ok_or_else(|| io::Error::other("CURRENT names no manifest"))?;
@@ -274,11 +296,7 @@ fn measure(folder: &Path, mark: &mut ManifestMark) -> io::Result<ManifestMark> {
         number,
         bytes: file.metadata()?.len(),
     };
-    if found != *mark {
-        file.sync_data()?;
-        *mark = found;
-    }
-    Ok(found)
+    Ok((file, found))
 }
 
 #[cfg(test)]
@@ -305,6 +323,50 @@ mod tests {
         synced.failed();
         synced.reached(9);
         assert_eq!(synced.sequence(), 7);
+    }
+
+    fn opened(dir: &TempDir) -> RocksEngine {
+        RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens")
+    }
+
+    fn write(engine: &RocksEngine) {
+        let mut ops = WriteOps::new();
+        ops.put(Family::Log, b"key".to_vec(), vec![1; 90_000]);
+        engine.write(&ops).expect("writes");
+    }
+
+    #[test]
+    fn after_a_failed_sync_not_even_the_end_writes_a_slot() {
+        let dir = TempDir::new("keeper-failed");
+        let engine = opened(&dir);
+        let keeper = Keeper::start(dir.path(), engine.sync_point(), [7; 16]).expect("starts");
+        let before = slot(dir.path());
+        engine.sync_point().failed();
+        // There would be something to say: a longer manifest.
+        write(&engine);
+        engine.settle(false);
+        keeper.stop();
+        assert_eq!(slot(dir.path()), before);
+        let keeper = Keeper::start(dir.path(), Arc::default(), [7; 16]).expect("starts");
+        keeper.stop();
+        assert_ne!(slot(dir.path()).log_manifest, before.log_manifest);
+    }
+
+    #[test]
+    fn a_manifest_that_could_not_be_synced_is_not_tried_again() {
+        let dir = TempDir::new("keeper-manifest");
+        let engine = opened(&dir);
+        let synced = engine.sync_point();
+        let mut scribe = Scribe::begin(dir.path(), &synced, None).expect("begins");
+        let before = slot(dir.path());
+        scribe.sync = |_| Err(io::Error::other("test"));
+        write(&engine);
+        engine.settle(false);
+        engine.sync().expect("syncs");
+        // It comes back by itself: nothing asks it to stop.
+        keep(&mut scribe, &synced);
+        assert_eq!(slot(dir.path()), before);
+        assert_eq!(synced.failed_slots(), 1);
     }
 
     #[test]
