@@ -9,6 +9,7 @@ mod reads;
 mod replica;
 mod retain;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -173,19 +174,28 @@ impl Log {
         }
         // A handle that is given away twice would mix two partitions.
         let next_handle = writer::stored_next_handle(engine.as_ref())?;
-        if let Some((_, handle)) = bindings.iter().find(|(_, handle)| *handle >= next_handle) {
-            return Err(StorageError::Engine(EngineError::Corruption(format!(
-                "partition handle {} is in use, but the counter stands at {}",
-                handle.0, next_handle.0
-            ))));
+        let corrupt = |what: String| StorageError::Engine(EngineError::Corruption(what));
+        let mut ids = BTreeMap::new();
+        for (id, handle) in bindings {
+            if handle >= next_handle {
+                return Err(corrupt(format!(
+                    "partition handle {} is in use, but the counter stands at {}",
+                    handle.0, next_handle.0
+                )));
+            }
+            if ids.insert(handle, id).is_some() {
+                return Err(corrupt(format!(
+                    "partition handle {} is bound twice",
+                    handle.0
+                )));
+            }
         }
         // Nothing recovered may be served before it is safe from a power cut.
         engine.sync()?;
-        let mut handles: Vec<Handle> = bindings.iter().map(|(_, handle)| *handle).collect();
-        handles.sort_unstable();
+        let handles: Vec<Handle> = ids.keys().copied().collect();
         let partitions = DashMap::new();
-        for (id, handle) in bindings {
-            let state = recovery::recover(engine.as_ref(), handle, node_id, max_producers)?;
+        for state in recovery::recover_all(engine.as_ref(), &handles, node_id, max_producers)? {
+            let id = ids[&state.handle];
             partitions.insert(id, Arc::new(Partition::new(id, state)));
         }
         let partitions = Arc::new(partitions);

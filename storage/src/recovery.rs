@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ottla_protocol::batch::BatchHeader;
 
 use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle};
-use crate::partition::{Chunk, PartitionState};
+use crate::partition::{Chunk, Intervals, PartitionState};
 use crate::producers::{AbortedTransaction, ProducerState};
 
 pub(crate) fn damaged(handle: Handle, what: &str) -> StorageError {
@@ -27,6 +28,71 @@ pub(crate) fn damaged(handle: Handle, what: &str) -> StorageError {
 /// Bytes that are no batch count as damage: nothing else is ever written under a batch key.
 pub fn stored_header(handle: Handle, value: &[u8]) -> Result<BatchHeader, StorageError> {
     BatchHeader::parse(value).map_err(|error| damaged(handle, &format!("a batch ({error})")))
+}
+
+/// Threads that recover partitions at once, at most. They wait for the disk far more than they compute.
+const THREADS: usize = 16;
+
+/// Partitions that are worth a thread.
+const PARTITIONS_PER_THREAD: usize = if cfg!(test) { 2 } else { 32 };
+
+/// Recovers the states of all these partitions, in the order in which they are named.
+///
+/// # Errors
+/// The store's, or damage, of the first partition in this order that has any: the same at every start.
+pub fn recover_all(
+    engine: &dyn Engine,
+    handles: &[Handle],
+    node_id: i32,
+    max_producers: usize,
+) -> Result<Vec<PartitionState>, StorageError> {
+    let intervals = Intervals::of(handles.len());
+    let recover_one = |handle: &Handle| {
+        let mut state = recover(engine, *handle, node_id, max_producers)?;
+        state.intervals = intervals;
+        Ok(state)
+    };
+    let threads = (handles.len() / PARTITIONS_PER_THREAD).min(THREADS);
+    if threads < 2 {
+        return handles.iter().map(recover_one).collect();
+    }
+    // Each takes the next one as soon as it can: one partition may take as long as a hundred others.
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut states = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(handle) = handles.get(index) else {
+                return states;
+            };
+            let state = recover_one(handle);
+            if state.is_err() {
+                // What lies before it is being worked on, and what lies behind it does not matter.
+                next.store(handles.len(), Ordering::Relaxed);
+            }
+            states.push((index, state));
+        }
+    };
+    let mut states = std::thread::scope(|scope| {
+        // Where the system has no thread to give, the others do its part.
+        let helpers: Vec<_> = (1..threads)
+            .filter_map(|_| {
+                let builder = std::thread::Builder::new().name("ottla-recovery".to_owned());
+                builder.spawn_scoped(scope, work).ok()
+            })
+            .collect();
+        let mut states = work();
+        for helper in helpers {
+            states.extend(
+                helper
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            );
+        }
+        states
+    });
+    states.sort_unstable_by_key(|(index, _)| *index);
+    states.into_iter().map(|(_, state)| state).collect()
 }
 
 /// Recovers the state of one partition, which remembers at most `max_producers`.
