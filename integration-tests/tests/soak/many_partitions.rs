@@ -1,8 +1,9 @@
 //! Very many partitions: created and written once, killed and started again, and what one costs that nobody uses.
 //! `OTTLA_SOAK_MANY_PARTITIONS` sets how many. Once as few topics with many partitions, once as many topics with ten.
 //!
-//! The promises are made for 10,000 partitions on a machine that does nothing else, and `make soak` holds them with
-//! little slack. `make test` has a tenth of the partitions, and shares its machine with other tests: its bars are wide.
+//! The promises are made for 10,000 partitions on a machine that does nothing else, and `make soak` holds Ottla to them.
+//! `make test` has a tenth of the partitions and shares its machine with other tests: there everything may take four
+//! times as long, and what a partition costs is printed only, because it drowns in what a process has anyway.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,7 +30,7 @@ const WRITTEN_ONCE: Duration = Duration::from_secs(5);
 const SERVES_AGAIN: Duration = Duration::from_secs(2);
 const RESIDENT_BYTES: u64 = 250 << 20;
 const IDLE_PARTITION_BYTES: u64 = 2_000;
-/// How much longer anything may take where other tests run beside.
+/// How many times as long anything may take where other tests run beside.
 const SLACK: u32 = 4;
 
 const CREATE_TOPICS_VERSION: i16 = 7;
@@ -189,11 +190,14 @@ fn hold_promises(spread: Spread, fewer: Spread) {
         many.resident_again >> 20,
         fewer.count(),
     );
-    assert!(many.written < WRITTEN_ONCE * SLACK, "{many:?}");
-    assert!(many.served < SERVES_AGAIN * SLACK, "{many:?}");
+    let alone = spread.count() >= PROMISED;
+    let slack = if alone { 1 } else { SLACK };
+    assert!(many.written < WRITTEN_ONCE * slack, "{many:?}");
+    assert!(many.served < SERVES_AGAIN * slack, "{many:?}");
     assert!(many.resident < RESIDENT_BYTES, "{many:?}");
-    if spread.count() >= PROMISED {
-        assert!(idle_bytes <= IDLE_PARTITION_BYTES, "{many:?} after {few:?}");
+    assert!(many.resident_again < RESIDENT_BYTES, "{many:?}");
+    if alone {
+        assert!(idle_bytes <= IDLE_PARTITION_BYTES, "{many:?}, {few:?}");
     }
 }
 

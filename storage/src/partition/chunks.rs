@@ -1,5 +1,6 @@
-//! Chunks: an index of the log in pieces of a megabyte or less (`intervals.rs`), each with its size and its greatest timestamp. They tell
-//! how much a log holds and where what is old or too much ends, without reading it, and bound what recovery reads.
+//! Chunks: an index of the log in pieces of a megabyte or less (`intervals.rs`), each with its size and its greatest
+//! timestamp. They tell how much a log holds and where what is old or too much ends, without reading it, and bound what
+//! recovery reads.
 //!
 //! Called by `partition.rs` when a batch is taken into the state and by the writer's cuts. A chunk is written with the
 //! batch that closes it, and covers whole batches only. What comes after the last one is the open chunk: it lives in
