@@ -30,7 +30,7 @@ use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
 use crate::keyed::View;
 use crate::keys::{self, Handle, PartitionId};
-use crate::partition::{Appended, Offsets};
+use crate::partition::{Appended, Offsets, PartitionState};
 use crate::producers;
 use crate::recovery;
 use crate::waiters::{Acks, PendingAppend, lock};
@@ -194,10 +194,11 @@ impl Log {
         engine.sync()?;
         let handles: Vec<Handle> = ids.keys().copied().collect();
         let partitions = DashMap::new();
-        for state in recovery::recover_all(engine.as_ref(), &handles, node_id, max_producers)? {
+        let take = |state: PartitionState| {
             let id = ids[&state.handle];
             partitions.insert(id, Arc::new(Partition::new(id, state)));
-        }
+        };
+        recovery::recover_all(engine.as_ref(), &handles, node_id, max_producers, &take)?;
         let partitions = Arc::new(partitions);
         let (commands, receiver) = mpsc::channel(QUEUED_COMMANDS);
         let shared = Arc::new(Shared::new(

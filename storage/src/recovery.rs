@@ -36,44 +36,40 @@ const THREADS: usize = 16;
 /// Partitions that are worth a thread.
 const PARTITIONS_PER_THREAD: usize = if cfg!(test) { 2 } else { 32 };
 
-/// Recovers the states of all these partitions, in the order in which they are named.
+/// Recovers all these partitions and hands each state to `take` at once, in no order and from several threads: together
+/// the states of very many would leave a hole in memory.
 ///
 /// # Errors
-/// The store's, or damage, of the first partition in this order that has any: the same at every start.
+/// The store's, or damage, of the first of `handles` that has any: the same at every start.
 pub fn recover_all(
     engine: &dyn Engine,
     handles: &[Handle],
     node_id: i32,
     max_producers: usize,
-) -> Result<Vec<PartitionState>, StorageError> {
+    take: &(dyn Fn(PartitionState) + Sync),
+) -> Result<(), StorageError> {
     let intervals = Intervals::of(handles.len());
-    let recover_one = |handle: &Handle| {
-        let mut state = recover(engine, *handle, node_id, max_producers)?;
-        state.intervals = intervals;
-        Ok(state)
-    };
-    let threads = (handles.len() / PARTITIONS_PER_THREAD).min(THREADS);
-    if threads < 2 {
-        return handles.iter().map(recover_one).collect();
-    }
-    // Each takes the next one as soon as it can: one partition may take as long as a hundred others.
     let next = AtomicUsize::new(0);
-    let work = || {
-        let mut states = Vec::new();
+    // Each thread takes the next one as soon as it can: one partition may take as long as a hundred others.
+    let work = || -> Option<(usize, StorageError)> {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(handle) = handles.get(index) else {
-                return states;
-            };
-            let state = recover_one(handle);
-            if state.is_err() {
-                // What lies before it is being worked on, and what lies behind it does not matter.
-                next.store(handles.len(), Ordering::Relaxed);
+            let handle = handles.get(index)?;
+            match recover(engine, *handle, node_id, max_producers) {
+                Ok(mut state) => {
+                    state.intervals = intervals;
+                    take(state);
+                }
+                Err(error) => {
+                    // What lies before it is being worked on, and what lies behind it does not matter.
+                    next.store(handles.len(), Ordering::Relaxed);
+                    return Some((index, error));
+                }
             }
-            states.push((index, state));
         }
     };
-    let mut states = std::thread::scope(|scope| {
+    let threads = (handles.len() / PARTITIONS_PER_THREAD).min(THREADS);
+    let failed = std::thread::scope(|scope| {
         // Where the system has no thread to give, the others do its part.
         let helpers: Vec<_> = (1..threads)
             .filter_map(|_| {
@@ -81,18 +77,16 @@ pub fn recover_all(
                 builder.spawn_scoped(scope, work).ok()
             })
             .collect();
-        let mut states = work();
-        for helper in helpers {
-            states.extend(
-                helper
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            );
-        }
-        states
+        let own = work();
+        let of_helpers = helpers.into_iter().map(|helper| {
+            helper
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let failed = of_helpers.chain([own]).flatten();
+        failed.min_by_key(|(index, _)| *index)
     });
-    states.sort_unstable_by_key(|(index, _)| *index);
-    states.into_iter().map(|(_, state)| state).collect()
+    failed.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// Recovers the state of one partition, which remembers at most `max_producers`.

@@ -1,6 +1,7 @@
 //! Many partitions recovered at once, on several threads: what each is alone, and the same error at every start.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use ottla_protocol::batch::BatchHeader;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use crate::keys::{self, Handle, PartitionId};
 use crate::log::{AppendEntry, Log, NoObserver};
 use crate::log_tests::{TestClock, block, sequenced};
 use crate::memory::MemoryEngine;
+use crate::partition::PartitionState;
 use crate::producers::DEFAULT_LIMIT;
 use crate::recovery::{recover, recover_all};
 use crate::waiters::Acks;
@@ -61,13 +63,22 @@ fn put(engine: &MemoryEngine, key: Vec<u8>, value: Vec<u8>) {
 #[test]
 fn each_of_many_partitions_is_recovered_as_if_it_were_alone() {
     let (engine, handles) = store();
-    let together = recover_all(engine.as_ref(), &handles, 1, DEFAULT_LIMIT).expect("recovers");
+    let together = Mutex::new(BTreeMap::new());
+    let take = |state: PartitionState| {
+        let other = together
+            .lock()
+            .expect("no panic")
+            .insert(state.handle, state);
+        assert_eq!(other, None, "once");
+    };
+    recover_all(engine.as_ref(), &handles, 1, DEFAULT_LIMIT, &take).expect("recovers");
+    let together = together.into_inner().expect("no panic");
     assert_eq!(together.len(), handles.len());
-    for ((state, handle), batches) in together.iter().zip(&handles).zip(0..) {
+    for (handle, batches) in handles.iter().zip(0..) {
         let alone = recover(engine.as_ref(), *handle, 1, DEFAULT_LIMIT).expect("recovers");
-        assert_eq!(*state, alone);
-        assert_eq!(state.log_end, batches);
-        assert_eq!(state.producers.is_empty(), batches == 0);
+        assert_eq!(together[handle], alone);
+        assert_eq!(alone.log_end, batches);
+        assert_eq!(alone.producers.is_empty(), batches == 0);
     }
 }
 
@@ -79,8 +90,8 @@ fn the_first_damaged_partition_is_told_whichever_thread_comes_upon_which_first()
     }
     let alone = recover(engine.as_ref(), handles[7], 1, DEFAULT_LIMIT).expect_err("it is damaged");
     for _ in 0..200 {
-        let error = recover_all(engine.as_ref(), &handles, 1, DEFAULT_LIMIT);
-        assert_eq!(error.as_ref(), Err(&alone));
+        let outcome = recover_all(engine.as_ref(), &handles, 1, DEFAULT_LIMIT, &|_| {});
+        assert_eq!(outcome.as_ref(), Err(&alone));
     }
     assert_eq!(open(&engine).err(), Some(alone));
 }
