@@ -75,12 +75,12 @@ fuzz: setup-build ## fuzz each target for SECONDS_EACH (default 60)
 	scripts/fuzz $(or $(SECONDS_EACH),60)
 
 .PHONY: soak
-soak: setup-build setup-clients ## long runs: 10 minutes per fuzz target, the restart run OTTLA_RESTART_ROUNDS times (default 10), groups for OTTLA_STORM_SECONDS (600), OTTLA_SOAK_KILLS (200), _POWER_CUTS (50), _FULL_DISKS (20), a restart with OTTLA_SOAK_MEGABYTES (5000), OTTLA_DAMAGES (200)
+soak: setup-build setup-clients ## long runs: 10 minutes per fuzz target, the restart run OTTLA_RESTART_ROUNDS times (default 10), groups for OTTLA_STORM_SECONDS (600), OTTLA_SOAK_KILLS (200), _POWER_CUTS (50), _FULL_DISKS (20), a restart with OTTLA_SOAK_MEGABYTES (5000), OTTLA_SOAK_MANY_PARTITIONS (10000), OTTLA_DAMAGES (200)
 	cargo build --release --locked -p ottla
 	scripts/fuzz 600
 	OTTLA_RESTART_ROUNDS=$(or $(OTTLA_RESTART_ROUNDS),10) cargo test --release --locked -p ottla-integration-tests --test restart -- --test-threads=1 --nocapture
 	OTTLA_STORM_SECONDS=$(or $(OTTLA_STORM_SECONDS),600) cargo test --release --locked -p ottla-integration-tests --test restart_groups -- --nocapture
-	OTTLA_SOAK_KILLS=$(or $(OTTLA_SOAK_KILLS),200) OTTLA_SOAK_POWER_CUTS=$(or $(OTTLA_SOAK_POWER_CUTS),50) OTTLA_SOAK_FULL_DISKS=$(or $(OTTLA_SOAK_FULL_DISKS),20) OTTLA_SOAK_MEGABYTES=$(or $(OTTLA_SOAK_MEGABYTES),5000) OTTLA_SOAK_PARTITIONS=$(or $(OTTLA_SOAK_PARTITIONS),1000) cargo test --release --locked -p ottla-integration-tests --test soak -- --test-threads=1 --nocapture
+	OTTLA_SOAK_KILLS=$(or $(OTTLA_SOAK_KILLS),200) OTTLA_SOAK_POWER_CUTS=$(or $(OTTLA_SOAK_POWER_CUTS),50) OTTLA_SOAK_FULL_DISKS=$(or $(OTTLA_SOAK_FULL_DISKS),20) OTTLA_SOAK_MEGABYTES=$(or $(OTTLA_SOAK_MEGABYTES),5000) OTTLA_SOAK_PARTITIONS=$(or $(OTTLA_SOAK_PARTITIONS),1000) OTTLA_SOAK_MANY_PARTITIONS=$(or $(OTTLA_SOAK_MANY_PARTITIONS),10000) cargo test --release --locked -p ottla-integration-tests --test soak -- --test-threads=1 --nocapture
 	OTTLA_DAMAGES=$(or $(OTTLA_DAMAGES),200) cargo test --release --locked -p ottla-integration-tests --test damages -- --nocapture
 	OTTLA_RETENTION_MIB=$(or $(OTTLA_RETENTION_MIB),6000) cargo test --release --locked -p ottla-integration-tests --test retention mixed -- --nocapture
 

@@ -42,6 +42,8 @@ pub mod proof;
 mod proof_tests;
 pub mod reclaim;
 mod recovery;
+#[cfg(test)]
+mod recovery_tests;
 pub mod reserve;
 #[cfg(test)]
 mod retain_tests;

@@ -9,6 +9,7 @@ mod reads;
 mod replica;
 mod retain;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,9 +29,10 @@ use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
 use crate::keyed::View;
 use crate::keys::{self, Handle, PartitionId};
-use crate::partition::{Appended, Offsets};
+use crate::partition::{Appended, Offsets, PartitionState};
 use crate::producers;
 use crate::proof::OnLoss;
+use crate::recovery;
 use crate::salvage;
 use crate::waiters::{Acks, PendingAppend, lock};
 use crate::writer::{self, Command, Shared};
@@ -177,21 +179,34 @@ impl Log {
         }
         // A handle that is given away twice would mix two partitions.
         let next_handle = writer::stored_next_handle(engine.as_ref())?;
-        if let Some((_, handle)) = bindings.iter().find(|(_, handle)| *handle >= next_handle) {
-            return Err(StorageError::Engine(EngineError::Corruption(format!(
-                "partition handle {} is in use, but the counter stands at {}",
-                handle.0, next_handle.0
-            ))));
+        let corrupt = |what: String| StorageError::Engine(EngineError::Corruption(what));
+        let mut ids = BTreeMap::new();
+        for (id, handle) in bindings {
+            if handle >= next_handle {
+                return Err(corrupt(format!(
+                    "partition handle {} is in use, but the counter stands at {}",
+                    handle.0, next_handle.0
+                )));
+            }
+            if ids.insert(handle, id).is_some() {
+                return Err(corrupt(format!(
+                    "partition handle {} is bound twice",
+                    handle.0
+                )));
+            }
         }
         // Nothing recovered may be served before it is safe from a power cut.
         engine.sync()?;
-        let mut handles: Vec<Handle> = bindings.iter().map(|(_, handle)| *handle).collect();
-        handles.sort_unstable();
+        let handles: Vec<Handle> = ids.keys().copied().collect();
         let partitions = DashMap::new();
-        for (id, handle) in bindings {
-            let state = salvage::recover(engine.as_ref(), (id, handle), node_id, &options)?;
+        let take = |state: PartitionState| {
+            let id = ids[&state.handle];
             partitions.insert(id, Arc::new(Partition::new(id, state)));
-        }
+        };
+        let recover = |handle: Handle| {
+            salvage::recover(engine.as_ref(), (ids[&handle], handle), node_id, &options)
+        };
+        recovery::recover_all(&handles, &recover, &take)?;
         let partitions = Arc::new(partitions);
         let (commands, receiver) = mpsc::channel(QUEUED_COMMANDS);
         let shared = Arc::new(Shared::new(

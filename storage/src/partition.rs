@@ -11,6 +11,7 @@ mod chunks;
 mod cleaning;
 mod cuts;
 mod derived;
+mod intervals;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub(crate) use self::chunks::Cut;
 pub(crate) use self::cleaning::{CleaningStep, Edit, Recount, recount};
 pub(crate) use self::cuts::Range;
 pub(crate) use self::derived::marker;
+pub(crate) use self::intervals::Intervals;
 use crate::compaction::Cleaned;
 use crate::engine::{Family, WriteOps};
 use crate::error::StorageError;
@@ -124,6 +126,8 @@ pub struct PartitionState {
     pub(crate) bytes_since_time_entry: usize,
     pub(crate) snapshots: Vec<i64>,
     pub(crate) bytes_since_snapshot: usize,
+    /// When chunks are closed and producers snapshot.
+    pub(crate) intervals: Intervals,
     /// Bytes of all batches that are held, the one that the log start lies in included.
     pub(crate) size_bytes: u64,
     /// The batches after the last chunk that was written.
@@ -164,6 +168,7 @@ impl PartitionState {
             bytes_since_time_entry: 0,
             snapshots: Vec::new(),
             bytes_since_snapshot: 0,
+            intervals: Intervals::of(1),
             size_bytes: 0,
             open_chunk: Chunk::empty_at(0),
             cleaned: Cleaned::default(),

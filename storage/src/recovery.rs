@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ottla_protocol::batch::BatchHeader;
 
 use crate::engine::{Engine, Family, Start};
 use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle};
-use crate::partition::{Chunk, PartitionState};
+use crate::partition::{Chunk, Intervals, PartitionState};
 use crate::producers::{AbortedTransaction, ProducerState};
 
 pub(crate) fn damaged(handle: Handle, what: &str) -> StorageError {
@@ -27,6 +28,63 @@ pub(crate) fn damaged(handle: Handle, what: &str) -> StorageError {
 /// Bytes that are no batch count as damage: nothing else is ever written under a batch key.
 pub fn stored_header(handle: Handle, value: &[u8]) -> Result<BatchHeader, StorageError> {
     BatchHeader::parse(value).map_err(|error| damaged(handle, &format!("a batch ({error})")))
+}
+
+/// Threads that recover partitions at once, at most. They wait for the disk far more than they compute.
+const THREADS: usize = 16;
+
+/// Partitions that are worth a thread.
+const PARTITIONS_PER_THREAD: usize = if cfg!(test) { 2 } else { 32 };
+
+/// Recovers all these partitions, each by `recover`, and hands each state to `take` at once, in no order and from several threads: together
+/// the states of very many would leave a hole in memory.
+///
+/// # Errors
+/// The store's, or damage, of the first of `handles` that has any: the same at every start.
+pub fn recover_all(
+    handles: &[Handle],
+    recover: &(dyn Fn(Handle) -> Result<PartitionState, StorageError> + Sync),
+    take: &(dyn Fn(PartitionState) + Sync),
+) -> Result<(), StorageError> {
+    let intervals = Intervals::of(handles.len());
+    let next = AtomicUsize::new(0);
+    // Each thread takes the next one as soon as it can: one partition may take as long as a hundred others.
+    let work = || -> Option<(usize, StorageError)> {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let handle = handles.get(index)?;
+            match recover(*handle) {
+                Ok(mut state) => {
+                    state.intervals = intervals;
+                    take(state);
+                }
+                Err(error) => {
+                    // What lies before it is being worked on, and what lies behind it does not matter.
+                    next.store(handles.len(), Ordering::Relaxed);
+                    return Some((index, error));
+                }
+            }
+        }
+    };
+    let threads = (handles.len() / PARTITIONS_PER_THREAD).min(THREADS);
+    let failed = std::thread::scope(|scope| {
+        // Where the system has no thread to give, the others do its part.
+        let helpers: Vec<_> = (1..threads)
+            .filter_map(|_| {
+                let builder = std::thread::Builder::new().name("ottla-recovery".to_owned());
+                builder.spawn_scoped(scope, work).ok()
+            })
+            .collect();
+        let own = work();
+        let of_helpers = helpers.into_iter().map(|helper| {
+            helper
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let failed = of_helpers.chain([own]).flatten();
+        failed.min_by_key(|(index, _)| *index)
+    });
+    failed.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// Recovers the state of one partition, which remembers at most `max_producers`.

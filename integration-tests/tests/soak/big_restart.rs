@@ -12,8 +12,10 @@ use ottla_integration_tests::{Broker, TempDir, seed};
 use super::rounds;
 
 /// From the start of the process to the acknowledgement of one record in every partition. The promise is made for
-/// 5 GB in 1,000 partitions on a machine that does nothing else.
+/// 5 GB in 1,000 partitions on a machine that does nothing else, and held to there.
 const PROMISE: Duration = Duration::from_secs(2);
+const PROMISED_MEGABYTES: u64 = 5_000;
+/// What a smaller run may take longer, because other tests run beside it.
 const SLACK: Duration = Duration::from_secs(3);
 /// Writing takes no longer.
 const LOAD_DEADLINE: Duration = Duration::from_secs(600);
@@ -59,5 +61,10 @@ fn a_killed_broker_with_much_data_acknowledges_again_within_two_seconds() {
         "{} MB in {partitions} partitions: served after {served:?}, acknowledged in all after {acknowledged:?}",
         produced.bytes >> 20
     );
-    assert!(acknowledged < PROMISE + SLACK);
+    let slack = if megabytes < PROMISED_MEGABYTES {
+        SLACK
+    } else {
+        Duration::ZERO
+    };
+    assert!(acknowledged < PROMISE + slack);
 }

@@ -9,6 +9,7 @@ mod big_restart;
 mod failed_syncs;
 mod full_disks;
 mod kills;
+mod many_partitions;
 mod power_cuts;
 
 use std::time::Duration;

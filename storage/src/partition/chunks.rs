@@ -1,5 +1,6 @@
-//! Chunks: an index of the log in pieces of about `CHUNK_BYTES`, each with its size and its greatest timestamp. They tell
-//! how much a log holds and where what is old or too much ends, without reading it, and bound what recovery reads.
+//! Chunks: an index of the log in pieces of a megabyte or less (`intervals.rs`), each with its size and its greatest
+//! timestamp. They tell how much a log holds and where what is old or too much ends, without reading it, and bound what
+//! recovery reads.
 //!
 //! Called by `partition.rs` when a batch is taken into the state and by the writer's cuts. A chunk is written with the
 //! batch that closes it, and covers whole batches only. What comes after the last one is the open chunk: it lives in
@@ -11,9 +12,6 @@ use ottla_protocol::batch::BatchHeader;
 use super::PartitionState;
 use crate::engine::{Family, WriteOps};
 use crate::keys;
-
-/// A chunk is closed by the batch that fills it up to here. Small in unit tests, so that a few batches do.
-const CHUNK_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 /// Batches that follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +66,7 @@ impl PartitionState {
     pub(super) fn take_chunk(&mut self, header: &BatchHeader, bytes: usize, ops: &mut WriteOps) {
         self.size_bytes += bytes as u64;
         self.open_chunk.add(header, bytes);
-        if self.open_chunk.bytes >= CHUNK_BYTES {
+        if self.open_chunk.bytes >= self.intervals.chunk_bytes {
             let closed = self.open_chunk;
             let key = keys::chunk(self.handle, closed.base_offset);
             ops.put(Family::Log, key, keys::chunk_value(&closed));

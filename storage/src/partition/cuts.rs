@@ -180,6 +180,7 @@ impl PartitionState {
         let before = std::mem::replace(self, recovered);
         self.leader_epoch = before.leader_epoch;
         self.isr = before.isr;
+        self.intervals = before.intervals;
         self.generation = before.generation + 1;
         self.edition = before.edition;
         self.forgets = before.forgets;

@@ -11,15 +11,13 @@ use crate::engine::{Family, WriteOps};
 use crate::error::StorageError;
 use crate::keys;
 
-// The three intervals are small in unit tests, so that a few small batches cross them.
+// Both are small in unit tests, so that a few small batches cross them.
 
 /// A time index entry is written when the maximum grew and this many bytes came since the last one.
 const TIME_INDEX_INTERVAL_BYTES: usize = if cfg!(test) { 512 } else { 64 << 10 };
 
-/// A producer snapshot is written after this many bytes of log, so that recovery reads no more than that...
-const SNAPSHOT_INTERVAL_BYTES: usize = if cfg!(test) { 2 << 10 } else { 4 << 20 };
-
-/// ...or after this many times its own size, whichever is more.
+/// A producer snapshot is written after as many bytes of log as `intervals.rs` says, so that recovery reads no more than
+/// that, or after this many times its own size, whichever is more.
 const SNAPSHOT_SHARE: usize = if cfg!(test) { 1 } else { 16 };
 
 /// A producer's share of a snapshot: key and value with five batches.
@@ -61,7 +59,9 @@ impl PartitionState {
         if self.producers.is_empty() && self.snapshots.is_empty() {
             return;
         }
-        let interval = SNAPSHOT_INTERVAL_BYTES
+        let interval = self
+            .intervals
+            .snapshot_bytes
             .max(self.producers.len() * SNAPSHOT_BYTES_EACH * SNAPSHOT_SHARE);
         // No snapshot at all means: no producer ever. So the first producer's first batch brings one.
         if self.snapshots.is_empty() || self.bytes_since_snapshot >= interval {

@@ -14,7 +14,7 @@ use crate::engine::{Engine, Family, WriteOps};
 use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle, PartitionId};
 use crate::log::Partition;
-use crate::partition::{Offsets, PartitionState};
+use crate::partition::{Intervals, Offsets, PartitionState};
 use crate::reclaim;
 use crate::recovery;
 use crate::waiters::{complete, lock};
@@ -42,6 +42,8 @@ pub(crate) fn create_now(
         None => stored_next_handle(shared.engine.as_ref())?,
     };
     let mut ops = WriteOps::new();
+    let missing = ids.iter().filter(|id| !shared.partitions.contains_key(id));
+    let intervals = Intervals::of(shared.partitions.len() + missing.count());
     let mut made: HashMap<PartitionId, Arc<Partition>> = HashMap::new();
     for id in ids {
         if shared.partitions.contains_key(id) || made.contains_key(id) {
@@ -56,6 +58,7 @@ pub(crate) fn create_now(
         ops.put(Family::Log, keys::binding(*id), keys::handle_value(next));
         let mut state = PartitionState::new(next, shared.node_id);
         state.producers.set_limit(shared.max_producers);
+        state.intervals = intervals;
         made.insert(*id, Arc::new(Partition::new(*id, state)));
         next = Handle(next.0 + 1);
     }
