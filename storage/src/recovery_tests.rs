@@ -95,7 +95,14 @@ fn the_first_damaged_partition_is_told_whichever_thread_comes_upon_which_first()
         let outcome = recover_all(&handles, &each, &|_| {});
         assert_eq!(outcome.as_ref(), Err(&alone));
     }
-    assert_eq!(open(&engine).err(), Some(alone));
+    let StorageError::Engine(EngineError::Corruption(alone)) = alone else {
+        panic!("{alone}")
+    };
+    let told = open(&engine).expect_err("damaged").to_string();
+    assert!(
+        told.contains("partition 7 of topic") && told.contains(&alone),
+        "{told}"
+    );
 }
 
 #[test]

@@ -122,6 +122,8 @@ impl Shared {
             drop(lock(&self.queue));
             self.queued.notify_all();
         }
+        // Whoever comes second only tells what follows from the first failure.
+        let first = StorageError::Engine(self.failure().unwrap_or_else(|| error.clone()));
         let partitions: Vec<_> = self
             .partitions
             .iter()
@@ -129,7 +131,7 @@ impl Shared {
             .collect();
         for partition in partitions {
             let waiting = partition.lock().waiters.give_up();
-            refuse(waiting, &StorageError::Engine(error.clone()));
+            refuse(waiting, &first);
         }
     }
 
