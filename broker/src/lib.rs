@@ -62,7 +62,7 @@ use crate::metadata_log::MetadataLog;
 use crate::metrics::{BrokerState, Metrics};
 use crate::partitions::Partitions;
 use crate::rate_limit::RateLimit;
-use crate::room::{Requests, Room};
+use crate::room::{Replies, Requests, Room};
 use crate::router::Listener;
 use crate::scrape::Scrape;
 use crate::scrub::Scrub;
@@ -70,10 +70,6 @@ use crate::server::Connections;
 
 /// Batches that are decompressed or compressed at once, over all connections.
 const DECOMPRESSIONS: usize = 2;
-
-/// What batches may grow by, over all requests, when they get the codec of their topic. A batch that may grow by more
-/// takes all of it: `max.message.bytes` is then the bound.
-const RECOMPRESSED_BYTES: usize = 8 << 20;
 
 /// How long connections may take to finish what they began, once asked to stop.
 const DRAIN: Duration = Duration::from_millis(1_000);
@@ -159,8 +155,10 @@ pub struct Broker {
     pub large: LargeRequests,
     /// Room for requests (`queued.max.request.bytes`).
     pub requests: Requests,
-    /// Room for answers that are read from the disk.
+    /// Room for batches in answers.
     pub answers: Room,
+    /// Room for other large answers.
+    pub replies: Replies,
     /// Room for what batches grow by with the codec of their topic.
     pub recompressed: Room,
     broker_epoch: AtomicI64,
@@ -443,7 +441,8 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
     let broker = Arc::new(Broker {
         requests: Requests::new(request_bytes),
         answers: Room::new(shares.answers),
-        recompressed: Room::new(RECOMPRESSED_BYTES),
+        replies: Replies::new(shares.replies),
+        recompressed: Room::new(shares.recompressed),
         fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
         config,
         dynamic,
