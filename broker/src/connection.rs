@@ -178,13 +178,13 @@ impl Connection {
             let whole = SIZE_LEN + bytes;
             if needs_room(order, whole) {
                 let broker = self.origin.broker.clone();
-                let more = broker.requests.of(whole).top_up(&mut room, whole);
-                let more = self.in_flight.beside(timeout(ROOM_TIMEOUT, more)).await;
-                let Ok(more) = more else {
+                let shared = broker.requests.of(whole);
+                let more = shared.top_up(&mut room, whole, ROOM_TIMEOUT);
+                let more = self.in_flight.beside(more).await;
+                if more.map_err(|_| SHUTDOWN)?.is_none() {
                     self.answer_all().await?;
                     return Err(NO_ROOM);
-                };
-                more.map_err(|_| SHUTDOWN)?;
+                }
             }
             // What may park for long gives its room back once its bytes are gone.
             let (frame_room, room) = match order {
@@ -280,7 +280,7 @@ impl Connection {
                     }
                     reads = false;
                     if let Some(next) = next.transpose() {
-                        self.next = Some((next, self.origin.broker.env.monotonic()));
+                        self.next = Some((next, self.now()));
                     }
                 }
             }

@@ -134,8 +134,13 @@ impl Room {
         if let Some(held) = self.take_now(bytes) {
             return Ok(held);
         }
+        // Apart, so that those who need not wait are no larger for it.
+        Box::pin(self.wait(self.kib_of(bytes))).await
+    }
+
+    async fn wait(&self, kib: u32) -> Result<Held, AcquireError> {
         let free = self.free.clone();
-        let mut acquired = std::pin::pin!(free.acquire_many_owned(self.kib_of(bytes)));
+        let mut acquired = std::pin::pin!(free.acquire_many_owned(kib));
         let permit = match timeout(PATIENCE, &mut acquired).await {
             Ok(permit) => permit?,
             Err(_) => {
@@ -146,21 +151,33 @@ impl Room {
         Ok(self.held(permit))
     }
 
-    /// Adds to what is held, if anything is, until it is room for `bytes`, or all there is.
+    /// Adds to what is held, if anything is, until it is room for `bytes`, or all there is; `None` when `within` is over.
     ///
     /// # Errors
     /// Only that the broker shuts down.
-    pub async fn top_up(&self, held: &mut Option<Held>, bytes: usize) -> Result<(), AcquireError> {
+    pub async fn top_up(
+        &self,
+        held: &mut Option<Held>,
+        bytes: usize,
+        within: Duration,
+    ) -> Result<Option<()>, AcquireError> {
         let wanted = bytes.min(self.kib as usize * 1024);
         let missing = wanted.saturating_sub(held.as_ref().map_or(0, Held::bytes));
-        if missing > 0 {
-            let more = self.take(missing).await?;
-            match held {
-                Some(held) => held.add(more),
-                None => *held = Some(more),
-            }
+        if missing == 0 {
+            return Ok(Some(()));
         }
-        Ok(())
+        let more = match self.take_now(missing) {
+            Some(more) => more,
+            None => match Box::pin(timeout(within, self.take(missing))).await {
+                Ok(more) => more?,
+                Err(_) => return Ok(None),
+            },
+        };
+        match held {
+            Some(held) => held.add(more),
+            None => *held = Some(more),
+        }
+        Ok(Some(()))
     }
 
     /// For how many of `wanted` bytes one should ask who can do with less: for less when little is free.
@@ -240,7 +257,7 @@ impl Replies {
             return Ok(Some(held));
         }
         let _waits = self.waiting.take_now(bytes).ok_or(NoRoom)?;
-        match timeout(REPLY_PATIENCE, self.sent.take(bytes)).await {
+        match Box::pin(timeout(REPLY_PATIENCE, self.sent.take(bytes))).await {
             Ok(Ok(held)) => Ok(Some(held)),
             Ok(Err(_)) | Err(_) => Err(NoRoom),
         }
@@ -270,10 +287,16 @@ mod tests {
     async fn what_is_held_counts_for_what_is_needed() {
         let room = Room::new(10 << 10);
         let mut held = None;
-        room.top_up(&mut held, 3 << 10).await.expect("open");
-        room.top_up(&mut held, 2 << 10).await.expect("open");
+        room.top_up(&mut held, 3 << 10, PATIENCE)
+            .await
+            .expect("open");
+        room.top_up(&mut held, 2 << 10, PATIENCE)
+            .await
+            .expect("open");
         assert_eq!(held.as_ref().map(Held::bytes), Some(3 << 10));
-        room.top_up(&mut held, 1 << 30).await.expect("all there is");
+        room.top_up(&mut held, 1 << 30, PATIENCE)
+            .await
+            .expect("all there is");
         assert_eq!(held.as_ref().map(Held::bytes), Some(10 << 10));
         assert!(room.take(1).now_or_never().is_none());
         drop(held);

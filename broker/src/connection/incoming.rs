@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use ottla_protocol::frame::{FrameCodec, FrameError, FrameLimits, Incoming};
 use tokio::io::AsyncRead;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::codec::FramedRead;
 
 use super::{Cause, NO_ROOM, ROOM_TIMEOUT, SHUTDOWN};
@@ -111,13 +111,10 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             };
             let before = self.room_left;
             let turn = Turn::new(&mut self.room_left);
-            let more = requests.of(wanted).top_up(&mut self.room, wanted);
-            let granted = timeout(turn.left(), more).await;
+            let room = requests.of(wanted);
+            let granted = room.top_up(&mut self.room, wanted, turn.left()).await;
             drop(turn);
-            match granted {
-                Ok(granted) => granted.map_err(|_| SHUTDOWN)?,
-                Err(_) => return Err(NO_ROOM),
-            }
+            granted.map_err(|_| SHUTDOWN)?.ok_or(NO_ROOM)?;
             self.stream.decoder_mut().grant(wanted);
             // Whoever waited has sent more meanwhile, or will not: no time is given to begin with.
             let waited = before.saturating_sub(self.room_left);

@@ -1,4 +1,5 @@
-//! The answers of one connection on their way out: what is written is let go of at once, with its room.
+//! The answers of one connection on their way out: what is written is let go of, with its room, as soon as the client
+//! keeps them waiting. Sooner would cost more than it gains: memory that goes in pieces is mapped anew for the next answer.
 //!
 //! Owned by `connection.rs`, which gathers answers that are ready and has them written together. A client must make
 //! progress within `WRITE_TIMEOUT`, and take all of it at a least rate; one that reads slowly while others wait for long
@@ -74,50 +75,50 @@ impl Outgoing {
         let began = Instant::now();
         let all = WRITE_TIMEOUT + room::slowest(self.bytes);
         let mut progress = began;
-        // All bytes that are written, and those of them whose pieces are gone.
-        let (mut written, mut gone) = (0, 0);
+        let mut written = 0;
+        // The first piece that is not written, and where it begins.
+        let (mut first, mut start) = (0, 0);
         loop {
-            while let Some(first) = self.pieces.front()
-                && written - gone >= first.len()
+            while let Some(piece) = self.pieces.get(first)
+                && written - start >= piece.len()
             {
-                gone += first.len();
-                self.pieces.pop_front();
+                start += piece.len();
+                first += 1;
             }
-            self.let_go(written, gone);
-            if self.pieces.is_empty() {
+            if first == self.pieces.len() {
                 return Ok(());
             }
-            let holds = self.answers.iter().any(|unsent| unsent.room.is_some());
-            let now = progress.duration_since(began);
-            let left = (now + WRITE_TIMEOUT).min(all);
-            let slices: Vec<IoSlice<'_>> = self
-                .pieces
-                .iter()
-                .take(PIECES)
-                .enumerate()
-                .map(|(index, piece)| {
-                    IoSlice::new(if index == 0 {
-                        &piece[written - gone..]
-                    } else {
-                        piece
-                    })
-                })
-                .collect();
+            let left = (progress.duration_since(began) + WRITE_TIMEOUT).min(all);
             let count = loop {
                 let taken = began.elapsed();
                 let wanted = self.answers.iter().any(|unsent| unsent.room.is_wanted());
                 if taken >= left || (wanted && room::is_slow(written, taken)) {
                     return Err("slow_reader");
                 }
+                let holds = self.answers.iter().any(|unsent| unsent.room.is_some());
                 let pause = left - taken;
                 let pause = if holds { pause.min(LOOK) } else { pause };
+                let slices: Vec<IoSlice<'_>> = self
+                    .pieces
+                    .range(first..)
+                    .take(PIECES)
+                    .enumerate()
+                    .map(|(index, piece)| {
+                        let from = if index == 0 { written - start } else { 0 };
+                        IoSlice::new(&piece[from..])
+                    })
+                    .collect();
                 match timeout(pause, write.write_vectored(&slices)).await {
-                    Err(_) => {}
                     Ok(Err(_) | Ok(0)) => return Err("write_error"),
                     Ok(Ok(count)) => break count,
+                    Err(_) => {
+                        drop(slices);
+                        self.pieces.drain(..first);
+                        first = 0;
+                        self.let_go(written, start);
+                    }
                 }
             };
-            drop(slices);
             written += count;
             progress = Instant::now();
         }

@@ -81,15 +81,14 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
         // Any news is enough for most fetches: only others have to know how much there is.
         let before = (min_bytes > 1).then(|| states(&targets));
         let left = deadline.saturating_sub(env.monotonic());
-        let (targets, readings) = read_all(&ctx, targets, limit, max_bytes, left).await;
+        let (targets, readings) =
+            read_all(&ctx, targets, limit, (min_bytes, max_bytes), left).await;
         let outcomes = &readings.outcomes;
         let bytes: usize = outcomes.iter().map(|outcome| outcome.bytes).sum();
-        let news = outcomes
-            .iter()
-            .any(|outcome| outcome.data.error_code != 0 || outcome.data.diverging_epoch.epoch >= 0);
+        let news = outcomes.iter().any(Outcome::is_news);
         let now = env.monotonic();
         let enough = bytes >= min_bytes || (readings.limited && bytes > 0);
-        if ready || news || enough || now >= deadline {
+        if ready || news || enough || (now >= deadline && !readings.look) {
             break readings;
         }
         let mut missing = before.map(|before| Missing::new(&targets, before, outcomes, min_bytes));

@@ -52,6 +52,11 @@ impl Outcome {
             failure: None,
         }
     }
+
+    /// Whether the client is to hear of it at once.
+    pub(super) fn is_news(&self) -> bool {
+        self.data.error_code != 0 || self.data.diverging_epoch.epoch >= 0
+    }
 }
 
 /// What was read for one answer.
@@ -62,6 +67,8 @@ pub(super) struct Readings {
     pub(super) room: Option<Held>,
     /// Whether there is more that the client wanted, but no room for it.
     pub(super) limited: bool,
+    /// Whether it was only a look at what is too little to answer: no room was taken for it.
+    pub(super) look: bool,
 }
 
 /// Where a read looks.
@@ -82,13 +89,14 @@ enum Turn {
     TooLarge(usize),
 }
 
-/// Reads all targets in order until `max_bytes` are spent, `None` being no data at all. Where there is no room for data
+/// Reads all targets in order until `max_bytes` are spent, `None` being no data at all. While there is time left, what lies
+/// in memory and is less than `min_bytes` is only looked at. Where there is no room for data
 /// within `left`, or a few seconds if that is less, there is none in the answer.
 pub(super) async fn read_all(
     ctx: &Ctx,
     targets: Vec<Target>,
     limit: ReadLimit,
-    max_bytes: Option<usize>,
+    (min_bytes, max_bytes): (usize, Option<usize>),
     left: Duration,
 ) -> (Vec<Target>, Readings) {
     let (log, answers) = (&ctx.broker.log, &ctx.broker.answers);
@@ -100,10 +108,13 @@ pub(super) async fn read_all(
         let outcomes = read_nothing(log, &targets, limit);
         return (targets, outcomes);
     };
-    if let Some(readings) = read_memory(log, answers, &targets, limit, max_bytes) {
+    let too_little = if left.is_zero() { 0 } else { min_bytes };
+    let sizes = (too_little, max_bytes);
+    if let Some(readings) = read_memory(log, answers, &targets, limit, sizes) {
         return (targets, readings);
     }
-    read_with_room(ctx, targets, limit, max_bytes, left).await
+    // Apart, so that a fetch that waits for news is no larger for it.
+    Box::pin(read_with_room(ctx, targets, limit, max_bytes, left)).await
 }
 
 /// The offsets, and errors.
@@ -121,7 +132,7 @@ fn read_memory(
     answers: &Room,
     targets: &[Target],
     limit: ReadLimit,
-    max_bytes: usize,
+    (too_little, max_bytes): (usize, usize),
 ) -> Option<Readings> {
     let all = Most {
         bytes: max_bytes,
@@ -134,13 +145,19 @@ fn read_memory(
     if bytes <= LEAST_BYTES {
         return Some(readings_of(outcomes));
     }
+    if bytes < too_little && !outcomes.iter().any(Outcome::is_news) {
+        return Some(Readings {
+            look: true,
+            ..readings_of(outcomes)
+        });
+    }
     let part = answers.some_of(bytes);
     let mut room = answers.take_now(part);
     if part == bytes && room.is_some() {
         return Some(Readings {
             outcomes,
             room,
-            limited: false,
+            ..Readings::default()
         });
     }
     drop(outcomes);
@@ -159,6 +176,7 @@ fn read_memory(
         outcomes,
         room,
         limited: true,
+        look: false,
     })
 }
 
@@ -208,6 +226,7 @@ async fn read_with_room(
                     outcomes,
                     room: Some(room),
                     limited: bytes < wanted && more,
+                    look: false,
                 };
                 return (targets, readings);
             }
