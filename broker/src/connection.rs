@@ -2,31 +2,34 @@
 //!
 //! Order (as clients rely on): only a produce overlaps a produce; any other request begins when all earlier
 //! ones are answered; nothing begins behind a parked fetch. Reading stops at `MAX_IN_FLIGHT` requests or
-//! `MAX_IN_FLIGHT_BYTES` of them, so a connection holds a bounded number of bytes. Every wait has an end: a
-//! frame must be complete `FRAME_TIMEOUT` after its first byte, an answer must make progress within
-//! `WRITE_TIMEOUT`, and an idle connection ends after `connections.max.idle.ms`.
+//! `MAX_IN_FLIGHT_BYTES` of them, so a connection holds a bounded number of bytes, and what it holds of the room that
+//! all connections share it holds only while it moves on: frames that wait behind a running request get none.
+//! Every wait has an end: `connection/incoming.rs` and `outgoing.rs` say which, and an idle connection ends after
+//! `connections.max.idle.ms`.
+
+mod incoming;
+mod outgoing;
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::io::IoSlice;
+use std::future::Future;
 use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
-use ottla_protocol::frame::{FrameCodec, FrameError, FrameLimits, Incoming, SIZE_LEN};
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use ottla_protocol::frame::{self, FrameLimits, SIZE_LEN};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{sleep, timeout};
-use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
-use crate::room::{Held, Requests};
-use crate::router::{self, Answer, Order, Origin, Reply};
+use self::incoming::Frames;
+use self::outgoing::{Outgoing, PIECES};
+use crate::room::Held;
+use crate::router::{self, Answer, AnswerRoom, Order, Origin, Reply};
 
 /// Requests of one connection that may wait for their answers.
 const MAX_IN_FLIGHT: usize = 64;
@@ -34,23 +37,17 @@ const MAX_IN_FLIGHT: usize = 64;
 /// Bytes of requests of one connection that may wait for their answers; one request may exceed it.
 const MAX_IN_FLIGHT_BYTES: usize = 16 << 20;
 
-/// From the first byte of a frame to its last.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Longest time that an answer may make no progress.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How often a parked fetch with a frame behind it, which stops the reading, looks whether its client is there.
+/// How often a request that runs with a frame behind it, which stops the reading, looks whether its client is there.
 const GONE_CHECK: Duration = Duration::from_secs(5);
+
+/// Longest wait of a request for its room.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may go on sending, unheard, after the last answer of a broker that stops.
 const PARTING: Duration = Duration::from_millis(100);
 
-/// What one connection may hold before its first frame is known.
-const READ_BUFFER_BYTES: usize = 4 << 10;
-
-/// Pieces handed to the system in one call.
-const PIECES: usize = 64;
+/// What is read at once of what nobody hears.
+const UNHEARD_BYTES: usize = 4 << 10;
 
 /// Why a connection ended; a metric label.
 type Cause = &'static str;
@@ -58,7 +55,8 @@ type Cause = &'static str;
 /// The broker stops.
 const SHUTDOWN: Cause = "shutdown";
 
-type Frames = FramedRead<OwnedReadHalf, FrameCodec>;
+/// There was no room for a request in time.
+const NO_ROOM: Cause = "no_room";
 
 /// Requests that run beside each other, in their order.
 #[derive(Default)]
@@ -123,16 +121,14 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Cause {
     let (read, write) = stream.into_split();
-    let frames = FramedRead::with_capacity(read, FrameCodec::new(limits), READ_BUFFER_BYTES);
     let mut connection = Connection {
-        frames,
+        frames: Frames::new(read, limits),
         write,
         origin,
         idle,
         stop,
         in_flight: InFlight::default(),
         next: None,
-        frame_room: None,
     };
     let cause = match connection.run().await {
         Ok(never) => match never {},
@@ -145,7 +141,7 @@ pub async fn serve(
 }
 
 struct Connection {
-    frames: Frames,
+    frames: Frames<OwnedReadHalf>,
     write: OwnedWriteHalf,
     origin: Origin,
     idle: Duration,
@@ -153,8 +149,6 @@ struct Connection {
     in_flight: InFlight,
     /// A frame that came while another request ran alone, and when it was there.
     next: Option<(Result<Bytes, Cause>, Duration)>,
-    /// Room for the frame that is being read, and then for its request.
-    frame_room: Option<Held>,
 }
 
 impl Connection {
@@ -180,14 +174,24 @@ impl Connection {
                 self.answer_all().await?;
             }
             let bytes = frame.len();
-            let broker = self.origin.broker.clone();
-            let mut room = self.frame_room.take();
+            let mut room = self.frames.take_room();
             let whole = SIZE_LEN + bytes;
-            let more = broker.requests.of(whole).top_up(&mut room, whole);
-            self.in_flight.beside(more).await.map_err(|_| SHUTDOWN)?;
-            // What may park for long has no bytes worth holding room for, or they are bounded elsewhere.
-            let room = room.filter(|_| !matches!(order, Order::Parks | Order::Waits));
-            let answer = self.start(frame, arrived, order).await?;
+            if needs_room(order, whole) {
+                let broker = self.origin.broker.clone();
+                let shared = broker.requests.of(whole);
+                let more = shared.top_up(&mut room, whole, ROOM_TIMEOUT);
+                let more = self.in_flight.beside(more).await;
+                if more.map_err(|_| SHUTDOWN)?.is_none() {
+                    self.answer_all().await?;
+                    return Err(NO_ROOM);
+                }
+            }
+            // What may park for long gives its room back once its bytes are gone.
+            let (frame_room, room) = match order {
+                Order::Parks | Order::Waits => (room, None),
+                Order::Overlaps | Order::Alone => (None, room),
+            };
+            let answer = self.start((frame, frame_room), arrived, order).await?;
             match answer {
                 Answer::Now(Reply::Close(cause)) => {
                     // What came before is answered, and nothing begins behind it.
@@ -214,9 +218,9 @@ impl Connection {
         if self.write.shutdown().await.is_err() {
             return;
         }
-        let mut unread = [0; READ_BUFFER_BYTES];
+        let mut unread = [0; UNHEARD_BYTES];
         let ends =
-            async { while matches!(self.frames.get_mut().read(&mut unread).await, Ok(1..)) {} };
+            async { while matches!(self.frames.stream_mut().read(&mut unread).await, Ok(1..)) {} };
         // Whoever does not part by then has had its time.
         let _ = timeout(PARTING, ends).await;
     }
@@ -231,19 +235,14 @@ impl Connection {
             let full = self.in_flight.len() >= MAX_IN_FLIGHT
                 || self.in_flight.bytes >= MAX_IN_FLIGHT_BYTES;
             let waiting = !self.in_flight.is_empty();
+            let requests = &self.origin.broker.requests;
             tokio::select! {
                 biased;
                 Some(reply) = self.in_flight.next(), if waiting => {
                     self.write_replies(reply).await?;
                 }
-                frame = read_frame(
-                    &mut self.frames,
-                    (&self.origin.broker.requests, &mut self.frame_room),
-                    self.idle,
-                    &self.stop,
-                ), if !full => {
-                    return Ok(frame);
-                }
+                () = self.stop.cancelled(), if !full => return Ok(Err(SHUTDOWN)),
+                frame = self.frames.next(requests, self.idle), if !full => return Ok(frame),
             }
         }
     }
@@ -259,31 +258,30 @@ impl Connection {
     /// or a member that it left waiting is dropped then, and its connection with it.
     async fn start(
         &mut self,
-        frame: Bytes,
+        (frame, room): (Bytes, Option<Held>),
         arrived: Duration,
         order: Order,
     ) -> Result<Answer, Cause> {
-        let run = router::handle(self.origin.clone(), frame, arrived);
+        let run = router::handle(self.origin.clone(), (frame, room), arrived);
         if order == Order::Overlaps {
             return Ok(self.in_flight.beside(run).await);
         }
         tokio::pin!(run);
         let may_take_long = matches!(order, Order::Parks | Order::Waits);
+        let mut reads = self.next.is_none();
         loop {
             tokio::select! {
                 biased;
                 answer = &mut run => return Ok(answer),
                 () = self.stop.cancelled(), if order == Order::Parks => return Err(SHUTDOWN),
-                next = next_or_gone(
-                    &mut self.frames,
-                    (&self.origin.broker.requests, &mut self.frame_room),
-                    self.next.is_none(),
-                    &self.stop,
-                ), if may_take_long || self.next.is_none() => {
+                next = next_or_gone(&mut self.frames, reads), if may_take_long || reads => {
                     if may_take_long && matches!(next, Err("closed_by_client" | "read_error")) {
                         return Err("closed_by_client");
                     }
-                    self.next = Some((next, self.now()));
+                    reads = false;
+                    if let Some(next) = next.transpose() {
+                        self.next = Some((next, self.now()));
+                    }
                 }
             }
         }
@@ -291,8 +289,7 @@ impl Connection {
 
     /// Writes a reply, together with those behind it that are there already: one sync answers many requests at once.
     async fn write_replies(&mut self, first: Reply) -> Result<(), Cause> {
-        let mut pieces = Vec::new();
-        let mut sendings = Vec::new();
+        let mut outgoing = Outgoing::default();
         let mut end = Ok(());
         let mut next = Some(first);
         while let Some(reply) = next.take() {
@@ -302,40 +299,43 @@ impl Connection {
                     end = Err(cause);
                     break;
                 }
-                Reply::Frame(more) => pieces.extend(more),
-                Reply::Timed(more, mut sending) => {
+                Reply::Frame(pieces) => outgoing.push(pieces, AnswerRoom::default(), None),
+                Reply::Timed(pieces, room, mut sending) => {
                     sending.begin();
-                    sendings.push(sending);
-                    pieces.extend(more);
+                    outgoing.push(pieces, room, Some(sending));
                 }
             }
-            if pieces.len() < PIECES {
+            if outgoing.pieces() < PIECES {
                 next = self.in_flight.next().now_or_never().flatten();
             }
         }
-        if !pieces.is_empty() {
-            let write = write_pieces(&mut self.write, pieces);
+        if outgoing.pieces() > 0 {
+            let write = outgoing.write(&mut self.write);
             self.in_flight.beside(write).await?;
         }
-        drop(sendings);
         end
     }
 }
 
-/// The next frame or, when there is no place for one, only the news that the client went away.
+/// Whether the request of a frame of so many bytes, its size included, waits for room. A small frame is here already, and
+/// of all but produces a connection has one at a time: heartbeats and fetches wait for no produce.
+fn needs_room(order: Order, whole: usize) -> bool {
+    order == Order::Overlaps || whole > frame::FREE
+}
+
+/// The next frame or, when there is no place for one, only the news that the client went away; `None` when the frame
+/// has to wait for its turn.
 async fn next_or_gone(
-    frames: &mut Frames,
-    room: (&Requests, &mut Option<Held>),
+    frames: &mut Frames<OwnedReadHalf>,
     read: bool,
-    stop: &CancellationToken,
-) -> Result<Bytes, Cause> {
+) -> Result<Option<Bytes>, Cause> {
     if read {
-        return read_frame(frames, room, Duration::MAX, stop).await;
+        return frames.next_without_room().await;
     }
     loop {
         // The end of the stream shows behind bytes that are not read, but only to one who asks again.
         sleep(GONE_CHECK).await;
-        let ready = frames.get_ref().ready(Interest::READABLE).now_or_never();
+        let ready = frames.stream().ready(Interest::READABLE).now_or_never();
         if let Some(Ok(ready)) = ready
             && ready.is_read_closed()
         {
@@ -344,100 +344,19 @@ async fn next_or_gone(
     }
 }
 
-/// The next frame, or why there will be none. What it takes is added to `held`. Dropping it loses nothing that was read.
-async fn read_frame(
-    frames: &mut Frames,
-    (requests, held): (&Requests, &mut Option<Held>),
-    idle: Duration,
-    stop: &CancellationToken,
-) -> Result<Bytes, Cause> {
-    // `Duration::MAX` would overflow the timer: a day is as good as for ever here.
-    let idle = idle.min(Duration::from_secs(24 * 3600));
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => Err(SHUTDOWN),
-        frame = async {
-            loop {
-                let bytes = match next_within(frames, idle).await? {
-                    Incoming::Frame(frame) => return Ok(frame),
-                    Incoming::Wants(bytes) => bytes,
-                };
-                let room = requests.of(bytes);
-                match timeout(FRAME_TIMEOUT, room.top_up(held, bytes)).await {
-                    Ok(granted) => granted.map_err(|_| SHUTDOWN)?,
-                    Err(_) => return Err("no_room"),
-                }
-                frames.decoder_mut().grant(bytes);
-            }
-        } => frame,
-    }
-}
-
-/// `FRAME_TIMEOUT` counts from the first byte, not from the first sign of one: a fresh socket counts as readable.
-async fn next_within(frames: &mut Frames, idle: Duration) -> Result<Incoming, Cause> {
-    let mut begun = !frames.read_buffer().is_empty();
-    let mut end = pin!(sleep(if begun { FRAME_TIMEOUT } else { idle }));
-    poll_fn(|cx| {
-        if let Poll::Ready(frame) = frames.poll_next_unpin(cx) {
-            return Poll::Ready(match frame {
-                None => Err("closed_by_client"),
-                Some(Ok(incoming)) => Ok(incoming),
-                Some(Err(FrameError::Io(_))) => Err("read_error"),
-                Some(Err(_)) => Err("bad_frame_size"),
-            });
-        }
-        if !begun && !frames.read_buffer().is_empty() {
-            begun = true;
-            end.set(sleep(FRAME_TIMEOUT));
-        }
-        let late = if begun { "slow_frame" } else { "idle" };
-        end.as_mut().poll(cx).map(|()| Err(late))
-    })
-    .await
-}
-
-/// Writes all pieces, with as few system calls and copies as there can be.
-async fn write_pieces(
-    write: &mut (impl AsyncWrite + Unpin),
-    pieces: Vec<Bytes>,
-) -> Result<(), Cause> {
-    let mut first = 0;
-    let mut offset = 0;
-    while first < pieces.len() {
-        if offset == pieces[first].len() {
-            first += 1;
-            offset = 0;
-            continue;
-        }
-        let slices: Vec<IoSlice<'_>> = pieces[first..]
-            .iter()
-            .take(PIECES)
-            .enumerate()
-            .map(|(index, piece)| IoSlice::new(if index == 0 { &piece[offset..] } else { piece }))
-            .collect();
-        let mut written = match timeout(WRITE_TIMEOUT, write.write_vectored(&slices)).await {
-            Err(_) => return Err("slow_reader"),
-            Ok(Err(_) | Ok(0)) => return Err("write_error"),
-            Ok(Ok(written)) => written,
-        };
-        while written > 0 {
-            let left = pieces[first].len() - offset;
-            if written < left {
-                offset += written;
-                break;
-            }
-            written -= left;
-            first += 1;
-            offset = 0;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::room::Room;
+
+    #[test]
+    fn small_requests_wait_for_no_room_unless_there_may_be_many() {
+        for order in [Order::Alone, Order::Parks, Order::Waits] {
+            assert!(!needs_room(order, frame::FREE), "{order:?}");
+            assert!(needs_room(order, frame::FREE + 1), "{order:?}");
+        }
+        assert!(needs_room(Order::Overlaps, 20));
+    }
 
     #[tokio::test]
     async fn who_waits_for_room_gives_back_its_own_and_keeps_the_order() {
@@ -464,34 +383,5 @@ mod tests {
             );
         }
         assert!(in_flight.is_empty() && in_flight.bytes == 0);
-    }
-
-    #[tokio::test]
-    async fn pieces_are_written_whole_whatever_the_socket_takes() {
-        let seed = 5;
-        println!("seed {seed}");
-        let mut rng = fastrand::Rng::with_seed(seed);
-        for _ in 0..200 {
-            let pieces: Vec<Bytes> = (0..rng.usize(0..200))
-                .map(|_| {
-                    let length = rng.usize(0..300);
-                    (0..length).map(|_| rng.u8(..)).collect::<Vec<_>>().into()
-                })
-                .collect();
-            let expected = pieces.concat();
-            let (mut ours, theirs) = tokio::io::duplex(rng.usize(1..500));
-            let reader = tokio::spawn(async move {
-                let mut theirs = theirs;
-                let mut all = Vec::new();
-                tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut all)
-                    .await
-                    .expect("reads");
-                all
-            });
-            write_pieces(&mut ours, pieces).await.expect("writes");
-            ours.shutdown().await.expect("ends");
-            drop(ours);
-            assert_eq!(reader.await.expect("joins"), expected);
-        }
     }
 }

@@ -54,7 +54,7 @@ use crate::metadata_log::MetadataLog;
 use crate::metrics::Metrics;
 use crate::partitions::Partitions;
 use crate::rate_limit::RateLimit;
-use crate::room::{Requests, Room};
+use crate::room::{Replies, Requests, Room};
 use crate::supervisor::Supervisor;
 
 pub use crate::running::Running;
@@ -97,8 +97,10 @@ pub struct Broker {
     pub large: LargeRequests,
     /// Room for requests (`queued.max.request.bytes`).
     pub requests: Requests,
-    /// Room for answers that are read from the disk.
+    /// Room for batches in answers.
     pub answers: Room,
+    /// Room for other large answers.
+    pub replies: Replies,
     /// Room for what batches grow by with the codec of their topic.
     pub recompressed: Room,
     broker_epoch: AtomicI64,

@@ -29,7 +29,7 @@ use crate::handlers::{
 };
 use crate::large::LARGE_BYTES;
 use crate::metrics::{Elapsed, SendTimes};
-use crate::room::Held;
+use crate::room::{Held, NoRoom};
 
 /// A client's address as this broker advertises itself to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +63,21 @@ pub struct Ctx {
 pub enum Reply {
     /// A whole frame, size included, in pieces.
     Frame(Vec<Bytes>),
-    /// The same, of a request whose sending is to be timed.
-    Timed(Vec<Bytes>, Box<Sending>),
+    /// The same, of a request whose sending is to be timed, and the room to hold meanwhile.
+    Timed(Vec<Bytes>, AnswerRoom, Box<Sending>),
     /// Nothing: the client asked for no answer.
     Nothing,
     /// The connection is closed; the cause is a metric label.
     Close(&'static str),
+}
+
+/// Room for an answer until it is sent.
+#[derive(Debug, Default)]
+pub struct AnswerRoom {
+    /// For batches, which are let go of one by one.
+    pub batches: Option<Held>,
+    /// For what was encoded in one piece.
+    pub frame: Option<Held>,
 }
 
 /// An answer on its way to the socket; when it is dropped, sent or not, its times are recorded.
@@ -78,7 +87,6 @@ pub struct Sending {
     arrived: Duration,
     answered: Duration,
     began: Option<Duration>,
-    _room: Option<Held>,
 }
 
 impl Sending {
@@ -140,7 +148,7 @@ pub struct FetchAnswer {
     pub records: Vec<Vec<Bytes>>,
     /// How long it waited for data.
     pub waited: Duration,
-    /// Room for what was read from the disk, until it is sent.
+    /// Room for its batches, until they are sent.
     pub room: Option<Held>,
 }
 
@@ -149,6 +157,8 @@ struct Call {
     ctx: Ctx,
     correlation_id: i32,
     body: Bytes,
+    /// Of the frame, where it is given back together with the body.
+    room: Option<Held>,
 }
 
 /// Answers to produces and heartbeats fit.
@@ -162,7 +172,7 @@ struct Told {
     /// Of the handler's time, what it only waited.
     waited: Duration,
     /// What the answer takes until it is sent.
-    room: Option<Held>,
+    room: AnswerRoom,
 }
 
 impl Told {
@@ -171,7 +181,22 @@ impl Told {
             reply,
             error_code,
             waited: Duration::ZERO,
-            room: None,
+            room: AnswerRoom::default(),
+        }
+    }
+
+    /// Of an answer that is encoded but for `batch_bytes` of batches: takes room for the rest, where it is much.
+    async fn admitted(self, broker: &Broker, batch_bytes: usize) -> Self {
+        let Reply::Frame(pieces) = &self.reply else {
+            return self;
+        };
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        match broker.replies.admit(bytes - batch_bytes).await {
+            Ok(frame) => {
+                let room = AnswerRoom { frame, ..self.room };
+                Self { room, ..self }
+            }
+            Err(NoRoom) => Self::new(Reply::Close("no_room"), 0),
         }
     }
 }
@@ -288,12 +313,13 @@ where
                 };
                 let version = call.ctx.api_version;
                 // A request may wait long, and what it needs of the frame it holds itself.
-                drop(call.body);
+                drop((call.body, call.room));
                 let broker = call.ctx.broker.clone();
                 let response = handler(call.ctx, request).await;
                 let error_code = count_errors(&broker, Q::KEY, &response);
                 let reply = encode(&response, call.correlation_id, version);
-                Ran::Now(Told::new(reply, error_code))
+                drop(response);
+                Ran::Now(Told::new(reply, error_code).admitted(&broker, 0).await)
             })
         }),
     )
@@ -317,14 +343,16 @@ where
                 let version = call.ctx.api_version;
                 let correlation_id = call.correlation_id;
                 // The frame is no longer needed whole; what the request kept of it stays alive by itself.
-                drop(call.body);
+                drop((call.body, call.room));
                 let broker = call.ctx.broker.clone();
                 let deferred = handler(call.ctx, request).await;
                 Ran::Later(Box::pin(async move {
                     match deferred.answer.await {
                         DeferredAnswer::Response(response) => {
                             let error_code = count_errors(&broker, Q::KEY, &response);
-                            Told::new(encode(&response, correlation_id, version), error_code)
+                            let reply = encode(&response, correlation_id, version);
+                            drop(response);
+                            Told::new(reply, error_code).admitted(&broker, 0).await
                         }
                         DeferredAnswer::Nothing => Told::new(Reply::Nothing, 0),
                         DeferredAnswer::Close(cause) => Told::new(Reply::Close(cause), 0),
@@ -351,7 +379,7 @@ where
                 let version = call.ctx.api_version;
                 let correlation_id = call.correlation_id;
                 // A fetch may wait long, and the frame may be much larger than what the request kept of it.
-                drop(call.body);
+                drop((call.body, call.room));
                 let broker = call.ctx.broker.clone();
                 let answer = handler(call.ctx, request).await;
                 let error_code = count_errors(&broker, FetchRequest::KEY, &answer.response);
@@ -368,11 +396,17 @@ where
                         Reply::Close("unencodable_response")
                     }
                 };
-                Ran::Now(Told {
+                let told = Told {
                     waited: answer.waited,
-                    room: answer.room,
+                    room: AnswerRoom {
+                        batches: answer.room,
+                        frame: None,
+                    },
                     ..Told::new(reply, error_code)
-                })
+                };
+                let batch_bytes = answer.records.iter().flatten().map(Bytes::len).sum();
+                drop((answer.response, answer.records));
+                Ran::Now(told.admitted(&broker, batch_bytes).await)
             })
         }),
     )
@@ -512,8 +546,13 @@ pub fn order(frame: &[u8]) -> Order {
     }
 }
 
-/// Runs the request of one frame, which was read whole at `arrived`.
-pub async fn handle(origin: Origin, frame: Bytes, arrived: Duration) -> Answer {
+/// Runs the request of one frame, which was read whole at `arrived`. Its room, if it is given here, is given back once
+/// the frame is decoded.
+pub async fn handle(
+    origin: Origin,
+    (frame, room): (Bytes, Option<Held>),
+    arrived: Duration,
+) -> Answer {
     let Ok((key, version, correlation_id)) = header::peek(&frame) else {
         return Answer::Now(Reply::Close("short_header"));
     };
@@ -554,6 +593,7 @@ pub async fn handle(origin: Origin, frame: Bytes, arrived: Duration) -> Answer {
         ctx,
         correlation_id,
         body,
+        room,
     });
     let ran = if request_bytes >= LARGE_BYTES && !route.is::<ProduceRequest>() {
         let ran = broker.large.run(running).await;
@@ -619,10 +659,9 @@ fn record(
         arrived: run.arrived,
         answered,
         began: None,
-        _room: told.room,
     };
     match told.reply {
-        Reply::Frame(pieces) => Reply::Timed(pieces, Box::new(sending)),
+        Reply::Frame(pieces) => Reply::Timed(pieces, told.room, Box::new(sending)),
         // There is nothing to send, and dropping it says so.
         other => other,
     }

@@ -31,7 +31,7 @@ use crate::large::LargeRequests;
 use crate::metrics::{BrokerState, Metrics};
 use crate::partitions::Partitions;
 use crate::rate_limit::RateLimit;
-use crate::room::{Requests, Room};
+use crate::room::{Replies, Requests, Room};
 use crate::router::Listener;
 use crate::running::Running;
 use crate::scrape::{self, Scrape};
@@ -43,10 +43,6 @@ use crate::{Broker, background, cleaner, control, http, metadata_log};
 
 /// Batches that are decompressed or compressed at once, over all connections.
 const DECOMPRESSIONS: usize = 2;
-
-/// What batches may grow by, over all requests, when they get the codec of their topic. A batch that may grow by more
-/// takes all of it: `max.message.bytes` is then the bound.
-const RECOMPRESSED_BYTES: usize = 8 << 20;
 
 /// Connections that may wait to be accepted. After a restart all clients come at once, and one for whom there is
 /// no room tries again only after a second.
@@ -190,7 +186,8 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
     let broker = Arc::new(Broker {
         requests: Requests::new(request_bytes),
         answers: Room::new(shares.answers),
-        recompressed: Room::new(RECOMPRESSED_BYTES),
+        replies: Replies::new(shares.replies),
+        recompressed: Room::new(shares.recompressed),
         fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
         config,
         dynamic,

@@ -25,8 +25,8 @@ const MIN_READ_AHEAD: usize = 4 * 1024;
 /// as the connection lives.
 const OWN_BUFFER_SIZE: usize = 64 * 1024;
 
-/// What may arrive of a frame before more is granted.
-const FREE: usize = 16 * 1024;
+/// What may arrive of a frame before more is granted, in bytes; a frame that is no larger, its size included, never asks.
+pub const FREE: usize = 16 * 1024;
 
 const PRODUCE: i16 = 0;
 const JOIN_GROUP: i16 = 11;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::log::Partition;
+use crate::log::{Most, Partition};
 
 /// What a batch costs besides its bytes: its places in both queues and its allocation's own bookkeeping.
 const OVERHEAD_BYTES: usize = 160;
@@ -36,11 +36,13 @@ struct Kept {
     bytes: Bytes,
 }
 
-/// What a read of the tail found: batches, their bytes, and the offset after them.
+/// What a read of the tail found: batches, their bytes, the size of the one that was too large to come next, and the
+/// offset after them.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) batches: Vec<Bytes>,
     pub(crate) bytes: usize,
+    pub(crate) left_out: usize,
     pub(crate) next_offset: i64,
 }
 
@@ -79,15 +81,9 @@ impl Tail {
         }
     }
 
-    /// Whole batches from the one that holds `from` on, below `end`, up to `max_bytes`, the first even if it is larger
-    /// when `at_least_one` is set. `None` when that batch is not here.
-    pub(crate) fn read(
-        &self,
-        from: i64,
-        end: i64,
-        max_bytes: usize,
-        at_least_one: bool,
-    ) -> Option<Found> {
+    /// Whole batches from the one that holds `from` on, below `end`, as many as `most` takes. `None` when that batch is
+    /// not here.
+    pub(crate) fn read(&self, from: i64, end: i64, most: Most) -> Option<Found> {
         let first = self.batches.front()?;
         let last = self.batches.back()?;
         if from < first.base_offset || from >= last.end_offset {
@@ -102,14 +98,14 @@ impl Tail {
             if kept.base_offset >= end {
                 break;
             }
-            let forced = found.batches.is_empty() && at_least_one;
-            if found.bytes + kept.bytes.len() > max_bytes && !forced {
+            if !most.takes(found.bytes, kept.bytes.len()) {
+                found.left_out = kept.bytes.len();
                 break;
             }
             found.bytes += kept.bytes.len();
             found.batches.push(kept.bytes.clone());
             found.next_offset = kept.end_offset;
-            if found.bytes >= max_bytes {
+            if found.bytes >= most.bytes {
                 break;
             }
         }
@@ -255,18 +251,24 @@ mod tests {
                 for from in 0..ends[at] + 2 {
                     let limit = rng.i64(0..ends[at] + 3);
                     let max = rng.usize(0..1_500);
-                    let one = rng.bool();
-                    let found = inner.tail.read(from, limit, max, one);
+                    let first = [0, 300, usize::MAX][rng.usize(0..3)];
+                    let most = Most { bytes: max, first };
+                    let found = inner.tail.read(from, limit, most);
                     let begin = held.iter().position(|(_, end, _)| *end > from);
                     let begin = begin.filter(|_| held[0].0 <= from);
                     let Some(begin) = begin else {
                         assert!(found.is_none(), "{from} is not held");
                         continue;
                     };
-                    let (mut batches, mut bytes) = (Vec::new(), 0);
+                    let (mut batches, mut bytes, mut left_out) = (Vec::new(), 0, 0);
                     for (base, _, batch) in held.range(begin..) {
-                        let fits = bytes + batch.len() <= max || (one && batches.is_empty());
-                        if *base >= limit || !fits || bytes >= max.max(1) {
+                        let forced = batches.is_empty() && batch.len() <= first;
+                        let fits = bytes + batch.len() <= max || forced;
+                        if *base >= limit || (bytes > 0 && bytes >= max) {
+                            break;
+                        }
+                        if !fits {
+                            left_out = batch.len();
                             break;
                         }
                         bytes += batch.len();
@@ -274,7 +276,7 @@ mod tests {
                     }
                     let found = found.expect("it is held");
                     assert_eq!(found.batches, batches, "from {from} below {limit}, {max}");
-                    assert_eq!(found.bytes, bytes);
+                    assert_eq!((found.bytes, found.left_out), (bytes, left_out));
                 }
             }
         }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::load::check_together;
 use super::value::{self, ConfigSource, ConfigSynonym, DescribedConfig};
-use super::{Config, Values, table};
+use super::{Config, Values, memory, table};
 use crate::topic_config::TopicConfig;
 
 /// What the name of a broker resource asks for.
@@ -67,7 +67,7 @@ impl CleanerConfig {
             limits: CleanerLimits {
                 dedupe_buffer_bytes: usize::try_from(dedupe_buffer_bytes)
                     .unwrap_or(0)
-                    .min(memory_budget_bytes / 4),
+                    .min(memory::shares(memory_budget_bytes).dedupe_buffer),
                 load_factor: values.number("log.cleaner.io.buffer.load.factor"),
                 io_buffer_bytes: values.number("log.cleaner.io.buffer.size"),
             },

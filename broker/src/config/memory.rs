@@ -9,12 +9,15 @@ use std::fs;
 pub const LEAST_BUDGET_BYTES: u64 = 16 << 20;
 const MOST_BUDGET_BYTES: u64 = 384 << 20;
 
+/// More than two batches of the usual limit are never compressed at a time.
+const MOST_RECOMPRESSED_BYTES: usize = 8 << 20;
+
 /// The default of `memory.budget.bytes` on this machine.
 pub fn default_budget_bytes() -> u64 {
     budget_of(available_bytes())
 }
 
-/// Who may use how much of the budget, in bytes. What is left over is for code, stacks and tables.
+/// Who may use how much of the budget, in bytes. Code, stacks and tables come on top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
     /// RocksDB's write buffers: what was appended and is not in a file yet.
@@ -23,17 +26,29 @@ pub struct Shares {
     pub tail: usize,
     /// Requests, from the first large piece of their frame until they are worked on.
     pub requests: usize,
-    /// Answers with batches that were read from the disk, until they are sent.
+    /// Answers with batches, until they are sent.
     pub answers: usize,
+    /// Other answers that are large, until they are sent.
+    pub replies: usize,
+    /// The newest offsets of keys while a log is compacted.
+    pub dedupe_buffer: usize,
+    /// What batches grow by, over all requests, when they get the codec of their topic. A batch that may grow by more
+    /// takes all of it: `max.message.bytes` is then the bound.
+    pub recompressed: usize,
 }
 
-/// Divides a budget: half of it sheds bursts of producers, an eighth each serves consumers at the tail and behind it.
+/// Divides a budget: half of it sheds bursts of producers, an eighth serves consumers at the tail, the rest is for what
+/// comes and goes.
 pub fn shares(budget_bytes: usize) -> Shares {
+    let part = budget_bytes / 32;
     Shares {
-        write_buffers: budget_bytes / 2,
-        tail: budget_bytes / 8,
-        requests: budget_bytes * 3 / 16,
-        answers: budget_bytes / 8,
+        write_buffers: 16 * part,
+        tail: 4 * part,
+        requests: 5 * part,
+        answers: 3 * part,
+        replies: part,
+        dedupe_buffer: 2 * part,
+        recompressed: part.min(MOST_RECOMPRESSED_BYTES),
     }
 }
 
@@ -80,18 +95,22 @@ mod tests {
     }
 
     #[test]
-    fn shares_leave_room_for_the_rest() {
+    fn shares_are_no_more_than_the_budget() {
         for budget in [LEAST_BUDGET_BYTES, 64 << 20, 256 << 20, MOST_BUDGET_BYTES] {
             let Shares {
                 write_buffers,
                 tail,
                 requests,
                 answers,
+                replies,
+                dedupe_buffer,
+                recompressed,
             } = shares(budget as usize);
-            let spent = write_buffers + tail + requests + answers;
-            assert!(spent <= budget as usize * 15 / 16, "{spent} of {budget}");
+            let spent = write_buffers + tail + requests + answers + replies;
+            let spent = spent + dedupe_buffer + recompressed;
+            assert!(spent <= budget as usize, "{spent} of {budget}");
             assert!(requests >= 2 << 20, "room for a batch of the usual limit");
-            assert!(answers >= 2 << 20, "room for a batch of the usual limit");
+            assert!(answers >= 5 << 18, "room for a batch of the usual limit");
         }
     }
 

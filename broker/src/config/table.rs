@@ -222,7 +222,7 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("num.network.threads", Int, "3", "Threads that serve connections and requests.")
         .bounds(Bounds::AtLeast(1))
         .restart_needed("the threads are started once"),
-    Row::new("socket.request.max.bytes", Int, "104857600", "Largest request; its connection is closed above it.").bounds(Bounds::AtLeast(1)),
+    Row::new("socket.request.max.bytes", Int, "104857600", "Largest request; its connection is closed above it, and above 104857600 for Produce, 67108864 for JoinGroup and SyncGroup, 8388608 for all others.").bounds(Bounds::AtLeast(1)),
     Row::new("socket.send.buffer.bytes", Int, "-1", "Bytes that the system holds of answers on their way to one client (SO_SNDBUF); -1: it adapts them to the connection.")
         .bounds(Bounds::AtLeast(-1))
         .differs("102400 in Kafka; a fixed size switches off the system's own adaptation"),
@@ -309,7 +309,7 @@ pub const BROKER_CONFIGS: &[Row] = &[
     Row::new("log.cleaner.backoff.ms", Long, "15000", "How long the log cleaner rests when no log is dirty enough.")
         .bounds(Bounds::AtLeast(0))
         .dynamic(),
-    Row::new("log.cleaner.dedupe.buffer.size", Long, "134217728", "Bytes for the newest offsets of keys while a log is compacted, at most a quarter of memory.budget.bytes; what does not fit waits for the next round.")
+    Row::new("log.cleaner.dedupe.buffer.size", Long, "134217728", "Bytes for the newest offsets of keys while a log is compacted, at most a sixteenth of memory.budget.bytes; what does not fit waits for the next round.")
         .dynamic(),
     Row::new("log.cleaner.delete.retention.ms", Long, "86400000", "Broker-wide default of delete.retention.ms.")
         .bounds(Bounds::AtLeast(0))

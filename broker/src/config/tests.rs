@@ -173,6 +173,15 @@ fn every_silent_key_is_kafkas() {
 }
 
 #[test]
+fn the_largest_request_is_documented_with_the_limits_that_no_setting_raises() {
+    let limits = ottla_protocol::frame::FrameLimits::new(usize::MAX);
+    let row = table::row("socket.request.max.bytes").expect("a row");
+    for limit in [limits.produce, limits.group, limits.other] {
+        assert!(row.documentation.contains(&limit.to_string()), "{limit}");
+    }
+}
+
+#[test]
 fn documentation_is_one_sentence() {
     for row in BROKER_CONFIGS {
         let text = row.documentation;

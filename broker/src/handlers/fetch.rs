@@ -1,4 +1,4 @@
-//! Fetch: read what is there, wait once if it is not enough, read again.
+//! Fetch: read what is there, wait if it is not enough, read again once it may be.
 //!
 //! Versions 4..=18. 5 adds the log start offset, 7 sessions (KIP-227), 9 the leader epoch, 11 the rack and a
 //! preferred replica (always none: there is one), 12 is flexible and brings the last fetched epoch (KIP-595),
@@ -6,66 +6,37 @@
 //! concern followers.
 //!
 //! Size rules (KIP-74): whole batches only; the first batch of the first partition that has one is given even if
-//! it is larger than every limit; negative sizes mean no data.
+//! it is larger than every limit; negative sizes mean no data. Reading, and the room for it, is `fetch/read.rs`; what a
+//! fetch waits for, `fetch/missing.rs`.
+
+mod missing;
+mod read;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::FetchPartition;
-use kafka_protocol::messages::fetch_response::{
-    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
-};
-use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
+use kafka_protocol::messages::fetch_response::{EpochEndOffset, FetchableTopicResponse};
+use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::error_code::ErrorCode;
-use ottla_storage::error::StorageError;
-use ottla_storage::log::{self, Log, Partition, Read, ReadLimit};
-use ottla_storage::partition::Offsets;
+use ottla_storage::log::{Partition, ReadLimit};
 use ottla_storage::waiters::Watch;
 
-use super::apart;
+use self::missing::{Missing, states};
+use self::read::{Outcome, read_all, refused};
 use super::fetch_session::{Asked, Plan, TopicKey, Wanted};
 use crate::error::storage_error;
 use crate::metrics::TopicMetrics;
 use crate::partitions::LocalTopic;
-use crate::room::Held;
 use crate::router::{Ctx, FetchAnswer};
 
 /// One partition of one fetch, looked up.
 struct Target {
     wanted: Wanted,
     found: Result<(Arc<LocalTopic>, Arc<Partition>), ErrorCode>,
-}
-
-/// What one partition has to say.
-struct Outcome {
-    data: PartitionData,
-    records: Vec<Bytes>,
-    bytes: usize,
-    /// What is wrong with the log.
-    failure: Option<StorageError>,
-}
-
-/// What was read for one answer.
-#[derive(Default)]
-struct Readings {
-    outcomes: Vec<Outcome>,
-    /// Room for what came from the disk.
-    room: Option<Held>,
-    /// Whether there was less room than the client wanted.
-    limited: bool,
-}
-
-impl From<Vec<Outcome>> for Readings {
-    fn from(outcomes: Vec<Outcome>) -> Self {
-        Self {
-            outcomes,
-            ..Self::default()
-        }
-    }
 }
 
 /// Handles Fetch.
@@ -104,33 +75,38 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
     let mut waited = Duration::ZERO;
     let readings = loop {
         let targets = look_up(&ctx, &plan.partitions, from_replica);
+        let ready = targets.is_empty() || targets.iter().any(|target| target.found.is_err());
         // Watched before they are read, so that nothing can slip in between.
-        let mut watch = Watch::new();
-        let mut ready = targets.is_empty();
-        for target in &targets {
-            match &target.found {
-                Ok((_, partition)) => {
-                    let beyond = limit.end(&partition.offsets()).max(target.wanted.offset);
-                    watch.add(partition, limit, beyond);
-                }
-                Err(_) => ready = true,
-            }
-        }
-        let readings = read_all(&ctx, targets, limit, max_bytes).await;
+        let mut watch = watch_all(&targets, limit);
+        // Any news is enough for most fetches: only others have to know how much there is.
+        let before = (min_bytes > 1).then(|| states(&targets));
+        let left = deadline.saturating_sub(env.monotonic());
+        let (targets, readings) =
+            read_all(&ctx, targets, limit, (min_bytes, max_bytes), left).await;
         let outcomes = &readings.outcomes;
         let bytes: usize = outcomes.iter().map(|outcome| outcome.bytes).sum();
-        let news = outcomes
-            .iter()
-            .any(|outcome| outcome.data.error_code != 0 || outcome.data.diverging_epoch.epoch >= 0);
+        let news = outcomes.iter().any(Outcome::is_news);
         let now = env.monotonic();
-        let left = deadline.saturating_sub(now);
         let enough = bytes >= min_bytes || (readings.limited && bytes > 0);
-        if ready || news || enough || left.is_zero() {
+        if ready || news || enough || (now >= deadline && !readings.look) {
             break readings;
         }
-        // Either something moved or the time is over; both times everything is read anew, so nothing is kept.
+        let mut missing = before.map(|before| Missing::new(&targets, before, outcomes, min_bytes));
+        // Nothing is kept while it waits: once there may be enough, or the time is over, all is read anew.
         drop(readings);
-        let _ = tokio::time::timeout(left, watch.fired()).await;
+        loop {
+            let left = deadline.saturating_sub(env.monotonic());
+            if tokio::time::timeout(left, watch.fired()).await.is_err() {
+                break;
+            }
+            watch = watch_all(&targets, limit);
+            if missing
+                .as_mut()
+                .is_none_or(|missing| missing.may_be_there(&states(&targets)))
+            {
+                break;
+            }
+        }
         waited += env.monotonic().saturating_sub(now);
     };
     FetchAnswer {
@@ -138,6 +114,18 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
         room: readings.room,
         ..answer(&ctx, &plan, readings.outcomes)
     }
+}
+
+/// A watch over all partitions that were found, for anything beyond what is readable now.
+fn watch_all(targets: &[Target], limit: ReadLimit) -> Watch {
+    let mut watch = Watch::new();
+    for target in targets {
+        if let Ok((_, partition)) = &target.found {
+            let beyond = limit.end(&partition.offsets()).max(target.wanted.offset);
+            watch.add(partition, limit, beyond);
+        }
+    }
+    watch
 }
 
 fn failed(code: ErrorCode) -> FetchAnswer {
@@ -312,191 +300,6 @@ fn look_up(ctx: &Ctx, partitions: &[Wanted], from_replica: bool) -> Vec<Target> 
             }
         })
         .collect()
-}
-
-/// Where a read looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// At what is in memory only: it never blocks.
-    Memory,
-    /// At the disk, where it must.
-    Store,
-}
-
-/// Reads all targets in order until `max_bytes` are spent, `None` being no data at all; off the async workers when
-/// the disk has to be asked.
-async fn read_all(
-    ctx: &Ctx,
-    targets: Vec<Target>,
-    limit: ReadLimit,
-    max_bytes: Option<usize>,
-) -> Readings {
-    let has_data = targets.iter().any(|target| match &target.found {
-        Ok((_, partition)) => limit.end(&partition.offsets()) > target.wanted.offset,
-        Err(_) => false,
-    });
-    if !has_data {
-        return read_in_turn(&ctx.broker.log, &targets, limit, None, Source::Store)
-            .unwrap_or_default()
-            .into();
-    }
-    let held = read_in_turn(&ctx.broker.log, &targets, limit, max_bytes, Source::Memory);
-    if let Some(outcomes) = held {
-        return outcomes.into();
-    }
-    // What comes from memory is there anyway; what comes from the disk needs room until the client has taken it.
-    let wanted = most_bytes(&targets, max_bytes.unwrap_or(0));
-    let log = ctx.broker.log.clone();
-    let count = targets.len();
-    let nothing = |code| -> Vec<Outcome> { (0..count).map(|_| refused(0, code)).collect() };
-    let Ok((mut room, granted)) = ctx.broker.answers.take_some(wanted).await else {
-        return nothing(ErrorCode::NotLeaderOrFollower).into();
-    };
-    let most = max_bytes.map(|max_bytes| max_bytes.min(granted));
-    let read = apart(move || read_in_turn(&log, &targets, limit, most, Source::Store)).await;
-    let outcomes = match read {
-        Ok(outcomes) => outcomes.unwrap_or_default(),
-        Err(code) => nothing(code),
-    };
-    room.shrink(outcomes.iter().map(|outcome| outcome.bytes).sum());
-    Readings {
-        outcomes,
-        room: Some(room),
-        limited: granted < wanted,
-    }
-}
-
-/// How much the targets may give together.
-fn most_bytes(targets: &[Target], max_bytes: usize) -> usize {
-    let each = |target: &Target| usize::try_from(target.wanted.max_bytes).unwrap_or(0);
-    let all = targets.iter().map(each).fold(0, usize::saturating_add);
-    all.min(max_bytes)
-}
-
-/// `None` when `source` does not have all of it.
-fn read_in_turn(
-    log: &Log,
-    targets: &[Target],
-    limit: ReadLimit,
-    max_bytes: Option<usize>,
-    source: Source,
-) -> Option<Vec<Outcome>> {
-    let mut left = max_bytes.unwrap_or(0);
-    let mut any = false;
-    targets
-        .iter()
-        .map(|target| {
-            let wanted = &target.wanted;
-            let partition = match &target.found {
-                Ok((_, partition)) => partition,
-                Err(code) => return Some(refused(wanted.partition, *code)),
-            };
-            let room = (left, !any && max_bytes.is_some());
-            let outcome = read_one(log, partition, wanted, limit, room, source)?;
-            left = left.saturating_sub(outcome.bytes);
-            any |= outcome.bytes > 0;
-            Some(outcome)
-        })
-        .collect()
-}
-
-fn read_one(
-    log: &Log,
-    partition: &Partition,
-    wanted: &Wanted,
-    limit: ReadLimit,
-    (left, at_least_one): (usize, bool),
-    source: Source,
-) -> Option<Outcome> {
-    let mut data = PartitionData::default().with_partition_index(wanted.partition);
-    if wanted.last_fetched_epoch >= 0 {
-        let offsets = partition.offsets();
-        let (epoch, end) = partition.epoch_end(wanted.last_fetched_epoch);
-        if epoch < 0 || wanted.offset < offsets.log_start {
-            // Nothing to cut back to (Kafka's `Partition.readRecords`): the client starts over.
-            return Some(refused(wanted.partition, ErrorCode::OffsetOutOfRange));
-        }
-        if epoch < wanted.last_fetched_epoch || end < wanted.offset {
-            set_offsets(&mut data, &offsets);
-            data.diverging_epoch = EpochEndOffset::default()
-                .with_epoch(epoch)
-                .with_end_offset(end);
-            return Some(Outcome {
-                data,
-                records: Vec::new(),
-                bytes: 0,
-                failure: None,
-            });
-        }
-    }
-    let own = usize::try_from(wanted.max_bytes);
-    let (max_bytes, at_least_one) = match own {
-        Ok(own) => (own.min(left), at_least_one),
-        Err(_) => (0, false),
-    };
-    let from = wanted.offset;
-    let read = match source {
-        Source::Store => log.read(partition, from, max_bytes, at_least_one, limit),
-        Source::Memory => match log.read_held(partition, from, max_bytes, at_least_one, limit) {
-            Ok(log::Held::Here(read)) => Ok(read),
-            Ok(log::Held::Stored { .. }) => return None,
-            Err(error) => Err(error),
-        },
-    };
-    let Read {
-        batches,
-        bytes,
-        aborted,
-    } = match read {
-        Ok(read) => read,
-        Err(error) => {
-            let code = storage_error(&error);
-            // Out of range, or deleted since it was looked up: nothing is wrong here.
-            let expected = [ErrorCode::OffsetOutOfRange, ErrorCode::NotLeaderOrFollower];
-            return Some(Outcome {
-                failure: (!expected.contains(&code)).then_some(error),
-                ..refused(wanted.partition, code)
-            });
-        }
-    };
-    set_offsets(&mut data, &partition.offsets());
-    data.aborted_transactions = (limit == ReadLimit::Stable).then(|| {
-        aborted
-            .iter()
-            .map(|aborted| {
-                AbortedTransaction::default()
-                    .with_producer_id(ProducerId(aborted.producer_id))
-                    .with_first_offset(aborted.first_offset)
-            })
-            .collect()
-    });
-    Some(Outcome {
-        data,
-        records: batches,
-        bytes,
-        failure: None,
-    })
-}
-
-fn set_offsets(data: &mut PartitionData, offsets: &Offsets) {
-    data.high_watermark = offsets.high_watermark;
-    data.last_stable_offset = offsets.last_stable;
-    data.log_start_offset = offsets.log_start;
-}
-
-fn refused(index: i32, code: ErrorCode) -> Outcome {
-    let data = PartitionData::default()
-        .with_partition_index(index)
-        .with_error_code(code.code())
-        .with_high_watermark(-1)
-        .with_last_stable_offset(-1)
-        .with_log_start_offset(-1);
-    Outcome {
-        data,
-        records: Vec::new(),
-        bytes: 0,
-        failure: None,
-    }
 }
 
 /// Puts the answer together; an incremental one leaves out partitions without news.

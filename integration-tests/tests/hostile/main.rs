@@ -2,7 +2,7 @@
 //! whatever comes, the process lives, others are served, and memory stays bounded.
 //!
 //! The tables: `frames.rs` (H), `produce.rs` and `bombs.rs` (P), `apis.rs`, `groups.rs` and `large.rs` (C), `caps.rs`
-//! (C31), `crowds.rs` and `group_crowds.rs` (B, and what needs many requests). `table.rs` says what holds for every row.
+//! (C31), `crowds.rs`, `shared.rs` and `group_crowds.rs` (B, and what needs many requests). `table.rs` says what holds for every row.
 //! A limit on time that a busy machine misses is tried again a few times; the figures are printed (`-- --nocapture`).
 
 mod apis;
@@ -15,6 +15,7 @@ mod group_crowds;
 mod groups;
 mod large;
 mod produce;
+mod shared;
 mod table;
 mod target;
 mod wire;
@@ -243,6 +244,70 @@ fn requests_that_name_very_much_keep_nobody_waiting() {
     let _alone = alone();
     let mut target = start("hostile-large", &[]);
     large::nobody_waits(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn half_sent_frames_hold_up_nobody() {
+    let _alone = alone();
+    let mut target = start("hostile-half-sent", &shared::properties());
+    shared::half_frames(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn frames_behind_parked_fetches_hold_up_nobody() {
+    let _alone = alone();
+    let mut target = start("hostile-behind-parked", &shared::properties());
+    shared::half_frames_behind_fetches(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn unread_answers_of_large_batches_stay_within_the_budget() {
+    let _alone = alone();
+    let mut target = start("hostile-unread-batches", &shared::properties());
+    shared::unread_batches(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn unread_fetches_from_the_disk_hold_up_nobody() {
+    let _alone = alone();
+    let mut target = start("hostile-unread-disk", &shared::properties());
+    shared::unread_disk_fetches(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn unread_answers_from_the_tail_stay_within_the_budget() {
+    let _alone = alone();
+    let mut target = start("hostile-unread-tails", &shared::properties());
+    shared::unread_tails(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn unread_answers_without_batches_stay_within_the_budget() {
+    let _alone = alone();
+    let mut target = start("hostile-unread-answers", &shared::properties());
+    shared::unread_answers(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn large_requests_that_wait_for_their_thread_stay_within_the_budget() {
+    let _alone = alone();
+    let mut target = start("hostile-large-waits", &shared::properties());
+    shared::large_requests_that_wait(&mut target, TOPIC);
+    target.check_health();
+}
+
+#[test]
+fn a_fetch_that_waits_for_more_does_not_read_at_every_append() {
+    let _alone = alone();
+    let mut target = start("hostile-hungry-reads", &shared::properties());
+    shared::fetch_that_waits_reads_little(&mut target, TOPIC);
     target.check_health();
 }
 

@@ -105,6 +105,13 @@ impl Target {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Bytes that it has read so far, from files, sockets or whatever, in memory or not.
+    pub fn read_bytes(&self) -> u64 {
+        let io = self.proc("io");
+        let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+        read.expect("a line").parse().expect("a number")
+    }
+
     fn proc(&self, file: &str) -> String {
         let path = format!("/proc/{}/{file}", self.broker.process().id());
         std::fs::read_to_string(&path)

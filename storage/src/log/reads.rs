@@ -37,6 +37,25 @@ impl ReadLimit {
     }
 }
 
+/// How much a read may give, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// All batches together.
+    pub bytes: usize,
+    /// The first batch alone, where that is more: it is given all the same (KIP-74).
+    pub first: usize,
+}
+
+impl Most {
+    pub(crate) fn takes(self, taken: usize, batch: usize) -> bool {
+        taken + batch <= self.bytes || (taken == 0 && batch <= self.first)
+    }
+
+    fn is_nothing(self) -> bool {
+        self.bytes == 0 && self.first == 0
+    }
+}
+
 /// What a read found.
 #[derive(Debug, Clone, Default)]
 pub struct Read {
@@ -44,6 +63,8 @@ pub struct Read {
     pub batches: Vec<Bytes>,
     /// Their size.
     pub bytes: usize,
+    /// Size of the readable batch that comes next, where it was left out because it is too large.
+    pub left_out: usize,
     /// Aborted transactions among them, when the limit was `Stable`.
     pub aborted: Vec<AbortedTransaction>,
 }
@@ -98,15 +119,31 @@ impl Log {
         at_least_one: bool,
         limit: ReadLimit,
     ) -> Result<Read, StorageError> {
-        match self.read_held(partition, from, max_bytes, at_least_one, limit)? {
+        let most = Most {
+            bytes: max_bytes,
+            first: if at_least_one { usize::MAX } else { 0 },
+        };
+        self.read_most(partition, from, most, limit)
+    }
+
+    /// `read`, with a limit for the first batch, too: a larger one is left out, and its size is told.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn read_most(
+        &self,
+        partition: &Partition,
+        from: i64,
+        most: Most,
+        limit: ReadLimit,
+    ) -> Result<Read, StorageError> {
+        match self.read_held(partition, from, most, limit)? {
             Held::Here(read) => Ok(read),
-            Held::Stored { end } => {
-                self.read_stored(partition, from, max_bytes, at_least_one, (limit, end))
-            }
+            Held::Stored { end } => self.read_stored(partition, from, most, (limit, end)),
         }
     }
 
-    /// `read`, if that takes no look at the store: from the newest batches, which are in memory. Never blocks.
+    /// `read_most`, if that takes no look at the store: from the newest batches, which are in memory. Never blocks.
     ///
     /// # Errors
     /// As `read`.
@@ -114,8 +151,7 @@ impl Log {
         &self,
         partition: &Partition,
         from: i64,
-        max_bytes: usize,
-        at_least_one: bool,
+        most: Most,
         limit: ReadLimit,
     ) -> Result<Held, StorageError> {
         let inner = partition.lock();
@@ -127,10 +163,10 @@ impl Log {
             return Err(out_of_range(from, &offsets));
         }
         let end = limit.end(&offsets);
-        if from >= end || (max_bytes == 0 && !at_least_one) {
+        if from >= end || most.is_nothing() {
             return Ok(Held::Here(Read::default()));
         }
-        let Some(found) = inner.tail.read(from, end, max_bytes, at_least_one) else {
+        let Some(found) = inner.tail.read(from, end, most) else {
             return Ok(Held::Stored { end });
         };
         let aborted = if limit == ReadLimit::Stable && !found.batches.is_empty() {
@@ -141,6 +177,7 @@ impl Log {
         Ok(Held::Here(Read {
             batches: found.batches,
             bytes: found.bytes,
+            left_out: found.left_out,
             aborted,
         }))
     }
@@ -149,8 +186,7 @@ impl Log {
         &self,
         partition: &Partition,
         from: i64,
-        max_bytes: usize,
-        at_least_one: bool,
+        most: Most,
         (limit, end): (ReadLimit, i64),
     ) -> Result<Read, StorageError> {
         let mut read = Read::default();
@@ -180,14 +216,14 @@ impl Log {
                 if header.base_offset >= end {
                     return ControlFlow::Break(());
                 }
-                let first = read.batches.is_empty();
-                if read.bytes + value.len() > max_bytes && !(first && at_least_one) {
+                if !most.takes(read.bytes, value.len()) {
+                    read.left_out = value.len();
                     return ControlFlow::Break(());
                 }
                 read.bytes += value.len();
                 read.batches.push(Bytes::copy_from_slice(value));
                 next = header.next_offset();
-                if read.bytes >= max_bytes {
+                if read.bytes >= most.bytes {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
@@ -215,7 +251,7 @@ impl Log {
             if inner.state.forgets != forgets {
                 // The cleaner forgot an aborted transaction whose data may be among what was read before.
                 drop(inner);
-                return self.read(partition, from, max_bytes, at_least_one, limit);
+                return self.read_most(partition, from, most, limit);
             }
             read.aborted = inner.state.aborted_in(from, next);
         }

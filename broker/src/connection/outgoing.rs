@@ -1,0 +1,163 @@
+//! The answers of one connection on their way out: what is written is let go of, with its room, as soon as the client
+//! keeps them waiting. Sooner would cost more than it gains: memory that goes in pieces is mapped anew for the next answer.
+//!
+//! Owned by `connection.rs`, which gathers answers that are ready and has them written together. A client must make
+//! progress within `WRITE_TIMEOUT`, and take all of it at a least rate; one that reads slowly while others wait for long
+//! for the room that its answers hold is ended sooner. Nothing is copied.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use super::Cause;
+use crate::room::{self, Held};
+use crate::router::{AnswerRoom, Sending};
+
+/// Longest time that answers may make no progress.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often answers that hold room are looked at while the client does not read.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Pieces handed to the system in one call.
+pub(super) const PIECES: usize = 64;
+
+/// Less is not worth giving back before the whole answer is written.
+const SHRINK_BYTES: usize = 64 << 10;
+
+/// Answers that are written together.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pieces: VecDeque<Bytes>,
+    answers: VecDeque<Unsent>,
+    bytes: usize,
+}
+
+/// An answer that is not written yet, or not all of it.
+#[derive(Debug)]
+struct Unsent {
+    /// Where it ends among the bytes of all.
+    end: usize,
+    room: AnswerRoom,
+    _sending: Option<Box<Sending>>,
+}
+
+impl Outgoing {
+    /// Adds an answer behind the others.
+    pub(super) fn push(
+        &mut self,
+        pieces: Vec<Bytes>,
+        room: AnswerRoom,
+        sending: Option<Box<Sending>>,
+    ) {
+        self.bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+        self.pieces.extend(pieces);
+        self.answers.push_back(Unsent {
+            end: self.bytes,
+            room,
+            _sending: sending,
+        });
+    }
+
+    pub(super) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Writes everything, with as few system calls as there can be.
+    pub(super) async fn write(
+        mut self,
+        write: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(), Cause> {
+        let began = Instant::now();
+        let all = WRITE_TIMEOUT + room::slowest(self.bytes);
+        let mut progress = began;
+        let mut written = 0;
+        // The first piece that is not written, and where it begins.
+        let (mut first, mut start) = (0, 0);
+        loop {
+            while let Some(piece) = self.pieces.get(first)
+                && written - start >= piece.len()
+            {
+                start += piece.len();
+                first += 1;
+            }
+            if first == self.pieces.len() {
+                return Ok(());
+            }
+            let left = (progress.duration_since(began) + WRITE_TIMEOUT).min(all);
+            let count = loop {
+                let taken = began.elapsed();
+                let wanted = self.answers.iter().any(|unsent| unsent.room.is_wanted());
+                if taken >= left || (wanted && room::is_slow(written, taken)) {
+                    return Err("slow_reader");
+                }
+                let holds = self.answers.iter().any(|unsent| unsent.room.is_some());
+                let pause = left - taken;
+                let pause = if holds { pause.min(LOOK) } else { pause };
+                let slices: Vec<IoSlice<'_>> = self
+                    .pieces
+                    .range(first..)
+                    .take(PIECES)
+                    .enumerate()
+                    .map(|(index, piece)| {
+                        let from = if index == 0 { written - start } else { 0 };
+                        IoSlice::new(&piece[from..])
+                    })
+                    .collect();
+                match timeout(pause, write.write_vectored(&slices)).await {
+                    Ok(Err(_) | Ok(0)) => return Err("write_error"),
+                    Ok(Ok(count)) => break count,
+                    Err(_) => {
+                        drop(slices);
+                        self.pieces.drain(..first);
+                        first = 0;
+                        self.let_go(written, start);
+                    }
+                }
+            };
+            written += count;
+            progress = Instant::now();
+        }
+    }
+
+    /// Gives back what is no longer needed: a piece is held until its last byte is written.
+    fn let_go(&mut self, written: usize, gone: usize) {
+        while let Some(first) = self.answers.front_mut() {
+            if first.end > written {
+                first.room.shrink(first.end - gone);
+                return;
+            }
+            self.answers.pop_front();
+        }
+    }
+}
+
+impl AnswerRoom {
+    fn parts(&self) -> impl Iterator<Item = &Held> {
+        self.batches.iter().chain(&self.frame)
+    }
+
+    fn is_some(&self) -> bool {
+        self.parts().next().is_some()
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.parts().any(Held::is_wanted)
+    }
+
+    fn shrink(&mut self, unsent: usize) {
+        if let Some(held) = &mut self.batches
+            && held.bytes() >= unsent + SHRINK_BYTES
+        {
+            held.shrink(unsent);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "outgoing_tests.rs"]
+mod tests;

@@ -1,0 +1,143 @@
+use tokio::io::AsyncReadExt;
+
+use super::*;
+use crate::room::Room;
+
+fn answer(outgoing: &mut Outgoing, pieces: Vec<Bytes>, batches: Option<Held>) {
+    let room = AnswerRoom {
+        batches,
+        frame: None,
+    };
+    outgoing.push(pieces, room, None);
+}
+
+#[tokio::test]
+async fn pieces_are_written_whole_whatever_the_socket_takes() {
+    let seed = 5;
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for _ in 0..200 {
+        let mut outgoing = Outgoing::default();
+        let mut expected = Vec::new();
+        for _ in 0..rng.usize(0..9) {
+            let pieces: Vec<Bytes> = (0..rng.usize(1..30))
+                .map(|_| {
+                    let length = rng.usize(0..300);
+                    (0..length).map(|_| rng.u8(..)).collect::<Vec<_>>().into()
+                })
+                .collect();
+            expected.extend(pieces.concat());
+            answer(&mut outgoing, pieces, None);
+        }
+        let (mut ours, mut theirs) = tokio::io::duplex(rng.usize(1..500));
+        let reader = tokio::spawn(async move {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).await.expect("reads");
+            all
+        });
+        outgoing.write(&mut ours).await.expect("writes");
+        drop(ours);
+        assert_eq!(reader.await.expect("joins"), expected);
+    }
+}
+
+const PIECE: usize = 256 << 10;
+
+/// Two answers of four pieces each, with their room, which is all there is.
+async fn two_answers(room: &Room) -> Outgoing {
+    let mut outgoing = Outgoing::default();
+    for _ in 0..2 {
+        let held = room.take(4 * PIECE).await.expect("room");
+        answer(&mut outgoing, vec![vec![7; PIECE].into(); 4], Some(held));
+    }
+    outgoing
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_is_given_back_with_what_is_written() {
+    let room = Room::new(8 * PIECE);
+    let outgoing = two_answers(&room).await;
+    let (mut ours, mut theirs) = tokio::io::duplex(1 << 10);
+    let writer = tokio::spawn(async move { outgoing.write(&mut ours).await });
+    let mut read = vec![0; 3 * PIECE];
+    theirs.read_exact(&mut read).await.expect("three pieces");
+    let free = room.take(2 * PIECE).await.expect("of the first two");
+    assert!(
+        room.take_now(2 * PIECE).is_none(),
+        "the others are not sent"
+    );
+    theirs.read_exact(&mut read).await.expect("six pieces");
+    room.take(2 * PIECE).await.expect("of the next ones");
+    drop(free);
+    let mut rest = vec![0; 2 * PIECE];
+    theirs.read_exact(&mut rest).await.expect("all");
+    writer.await.expect("joins").expect("writes");
+    assert!(room.take_now(8 * PIECE).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_has_a_minute_while_nobody_wants_the_room() {
+    let room = Room::new(8 * PIECE);
+    let outgoing = two_answers(&room).await;
+    let (mut ours, _theirs) = tokio::io::duplex(1 << 10);
+    let began = Instant::now();
+    let ended = outgoing.write(&mut ours).await;
+    assert_eq!(ended, Err("slow_reader"));
+    let taken = began.elapsed().as_secs();
+    assert!((60..62).contains(&taken), "after {taken} s");
+    assert!(room.take_now(8 * PIECE).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_is_ended_soon_when_others_want_the_room() {
+    let room = Room::new(8 * PIECE);
+    let outgoing = two_answers(&room).await;
+    let (mut ours, _theirs) = tokio::io::duplex(1 << 10);
+    let began = Instant::now();
+    let (ended, waited) = tokio::join!(outgoing.write(&mut ours), room.take(1));
+    assert_eq!(ended, Err("slow_reader"));
+    waited.expect("room");
+    let taken = began.elapsed();
+    assert!(taken < Duration::from_secs(2), "after {taken:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_bytes_now_and_then_do_not_keep_an_answer_for_ever() {
+    let room = Room::new(8 * PIECE);
+    let outgoing = two_answers(&room).await;
+    let (mut ours, mut theirs) = tokio::io::duplex(1 << 10);
+    let dripping = tokio::spawn(async move {
+        let mut some = [0; 1 << 10];
+        while theirs.read_exact(&mut some).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let began = Instant::now();
+    assert_eq!(outgoing.write(&mut ours).await, Err("slow_reader"));
+    // 2 MiB at the lowest rate take 8 s.
+    let taken = began.elapsed().as_secs();
+    assert!((68..70).contains(&taken), "after {taken} s");
+    drop(ours);
+    dripping.await.expect("joins");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_at_the_least_rate_is_not_ended_though_others_wait() {
+    let room = Room::new(8 * PIECE);
+    let outgoing = two_answers(&room).await;
+    let (mut ours, mut theirs) = tokio::io::duplex(64 << 10);
+    let reader = tokio::spawn(async move {
+        let mut some = vec![0; PIECE];
+        for _ in 0..8 {
+            theirs.read_exact(&mut some).await.expect("a piece");
+            tokio::time::sleep(Duration::from_millis(800)).await;
+        }
+    });
+    let waits = async {
+        // More than is free before the end.
+        room.take(8 * PIECE).await.expect("room");
+    };
+    let (written, ()) = tokio::join!(outgoing.write(&mut ours), waits);
+    written.expect("all");
+    reader.await.expect("joins");
+}

@@ -1,0 +1,383 @@
+//! What a fetch reads, and the room that it takes until the client has it.
+//!
+//! Called by `fetch.rs`, which decides whether it is enough. What lies in memory is read first and never blocks; the rest
+//! is read off the async workers. Every batch of an answer counts, also one that memory holds anyway: it stays allocated
+//! for the client when memory lets go of it. Room is asked for before anything is read from the disk, and a batch that
+//! turns out to be larger is left there until its room is had; whoever waits for room holds none.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::ProducerId;
+use kafka_protocol::messages::fetch_response::{AbortedTransaction, EpochEndOffset, PartitionData};
+use ottla_protocol::error_code::ErrorCode;
+use ottla_storage::error::StorageError;
+use ottla_storage::log::{self, Log, Most, Partition, Read, ReadLimit};
+use ottla_storage::partition::Offsets;
+use tokio::time::{Instant, timeout_at};
+
+use super::Target;
+use crate::error::storage_error;
+use crate::handlers::apart;
+use crate::handlers::fetch_session::Wanted;
+use crate::room::{Held, LEAST_BYTES, Room};
+use crate::router::Ctx;
+
+/// A batch of the usual limit, with its header. The store hands out whole batches, so that a read takes as much for a
+/// moment whatever the client's limit is; it also spares a second read where the first batch is larger than that.
+const USUAL_BATCH_BYTES: usize = (1 << 20) + (1 << 10);
+
+/// How long a fetch that finds data waits for room at least, whatever it said; who holds it for a slow client is ended
+/// by then.
+const ROOM_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What one partition has to say.
+pub(super) struct Outcome {
+    pub(super) data: PartitionData,
+    pub(super) records: Vec<Bytes>,
+    pub(super) bytes: usize,
+    /// Size of the batch that comes next, where it was too large.
+    pub(super) left_out: usize,
+    /// What is wrong with the log.
+    pub(super) failure: Option<StorageError>,
+}
+
+impl Outcome {
+    fn of(data: PartitionData) -> Self {
+        Self {
+            data,
+            records: Vec::new(),
+            bytes: 0,
+            left_out: 0,
+            failure: None,
+        }
+    }
+
+    /// Whether the client is to hear of it at once.
+    pub(super) fn is_news(&self) -> bool {
+        self.data.error_code != 0 || self.data.diverging_epoch.epoch >= 0
+    }
+}
+
+/// What was read for one answer.
+#[derive(Default)]
+pub(super) struct Readings {
+    pub(super) outcomes: Vec<Outcome>,
+    /// Room for the batches.
+    pub(super) room: Option<Held>,
+    /// Whether there is more that the client wanted, but no room for it.
+    pub(super) limited: bool,
+    /// Whether it was only a look at what is too little to answer: no room was taken for it.
+    pub(super) look: bool,
+}
+
+/// Where a read looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// At what is in memory only: it never blocks.
+    Memory,
+    /// At the disk, where it must.
+    Store,
+}
+
+/// How a read over all targets went.
+enum Turn {
+    Read(Vec<Outcome>),
+    /// Memory does not have all of it.
+    Stored,
+    /// The first batch there is has so many bytes, which is too much.
+    TooLarge(usize),
+}
+
+/// Reads all targets in order until `max_bytes` are spent, `None` being no data at all. While there is time left, what lies
+/// in memory and is less than `min_bytes` is only looked at. Where there is no room for data
+/// within `left`, or a few seconds if that is less, there is none in the answer.
+pub(super) async fn read_all(
+    ctx: &Ctx,
+    targets: Vec<Target>,
+    limit: ReadLimit,
+    (min_bytes, max_bytes): (usize, Option<usize>),
+    left: Duration,
+) -> (Vec<Target>, Readings) {
+    let (log, answers) = (&ctx.broker.log, &ctx.broker.answers);
+    let has_data = targets.iter().any(|target| match &target.found {
+        Ok((_, partition)) => limit.end(&partition.offsets()) > target.wanted.offset,
+        Err(_) => false,
+    });
+    let Some(max_bytes) = max_bytes.filter(|_| has_data) else {
+        let outcomes = read_nothing(log, &targets, limit);
+        return (targets, outcomes);
+    };
+    let too_little = if left.is_zero() { 0 } else { min_bytes };
+    let sizes = (too_little, max_bytes);
+    if let Some(readings) = read_memory(log, answers, &targets, limit, sizes) {
+        return (targets, readings);
+    }
+    // Apart, so that a fetch that waits for news is no larger for it.
+    Box::pin(read_with_room(ctx, targets, limit, max_bytes, left)).await
+}
+
+/// The offsets, and errors.
+fn read_nothing(log: &Log, targets: &[Target], limit: ReadLimit) -> Readings {
+    let nothing = Most { bytes: 0, first: 0 };
+    match read_in_turn(log, targets, limit, nothing, Source::Store) {
+        Turn::Read(outcomes) => readings_of(outcomes),
+        Turn::Stored | Turn::TooLarge(_) => Readings::default(),
+    }
+}
+
+/// All of it, where it is in memory and there is room for it now; as much as there is room for, where there is not.
+fn read_memory(
+    log: &Log,
+    answers: &Room,
+    targets: &[Target],
+    limit: ReadLimit,
+    (too_little, max_bytes): (usize, usize),
+) -> Option<Readings> {
+    let all = Most {
+        bytes: max_bytes,
+        first: usize::MAX,
+    };
+    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, all, Source::Memory) else {
+        return None;
+    };
+    let bytes = bytes_of(&outcomes);
+    if bytes <= LEAST_BYTES {
+        return Some(readings_of(outcomes));
+    }
+    if bytes < too_little && !outcomes.iter().any(Outcome::is_news) {
+        return Some(Readings {
+            look: true,
+            ..readings_of(outcomes)
+        });
+    }
+    let part = answers.some_of(bytes);
+    let mut room = answers.take_now(part);
+    if part == bytes && room.is_some() {
+        return Some(Readings {
+            outcomes,
+            room,
+            ..Readings::default()
+        });
+    }
+    drop(outcomes);
+    let less = if room.is_some() { part } else { LEAST_BYTES };
+    let most = Most {
+        bytes: max_bytes.min(less),
+        first: less,
+    };
+    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, most, Source::Memory) else {
+        return None;
+    };
+    if let Some(room) = &mut room {
+        room.shrink(bytes_of(&outcomes));
+    }
+    Some(Readings {
+        outcomes,
+        room,
+        limited: true,
+        look: false,
+    })
+}
+
+/// As much as there is room for, from wherever it is.
+async fn read_with_room(
+    ctx: &Ctx,
+    mut targets: Vec<Target>,
+    limit: ReadLimit,
+    max_bytes: usize,
+    left: Duration,
+) -> (Vec<Target>, Readings) {
+    let answers = &ctx.broker.answers;
+    let until = Instant::now() + left.max(ROOM_PATIENCE);
+    let wanted = most_bytes(&targets, max_bytes);
+    let mut bytes = answers.some_of(wanted).max(USUAL_BATCH_BYTES);
+    loop {
+        let Ok(Ok(mut room)) = timeout_at(until, answers.take(bytes)).await else {
+            let readings = read_nothing(&ctx.broker.log, &targets, limit);
+            return (targets, readings);
+        };
+        let most = Most {
+            bytes: max_bytes.min(bytes),
+            first: bytes,
+        };
+        let log = ctx.broker.log.clone();
+        let count = targets.len();
+        let read = apart(move || {
+            let turn = read_in_turn(&log, &targets, limit, most, Source::Store);
+            (targets, turn)
+        });
+        let turn = match read.await {
+            Ok((same, turn)) => {
+                targets = same;
+                turn
+            }
+            Err(code) => {
+                let outcomes = (0..count).map(|_| refused(0, code)).collect();
+                return (Vec::new(), readings_of(outcomes));
+            }
+        };
+        match turn {
+            Turn::Read(outcomes) => {
+                let read = bytes_of(&outcomes);
+                room.shrink(read);
+                let more = read >= bytes || outcomes.iter().any(|outcome| outcome.left_out > 0);
+                let readings = Readings {
+                    outcomes,
+                    room: Some(room),
+                    limited: bytes < wanted && more,
+                    look: false,
+                };
+                return (targets, readings);
+            }
+            Turn::TooLarge(larger) => bytes = larger,
+            Turn::Stored => return (targets, Readings::default()),
+        }
+    }
+}
+
+fn readings_of(outcomes: Vec<Outcome>) -> Readings {
+    Readings {
+        outcomes,
+        ..Readings::default()
+    }
+}
+
+fn bytes_of(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().map(|outcome| outcome.bytes).sum()
+}
+
+/// How much the targets may give together.
+fn most_bytes(targets: &[Target], max_bytes: usize) -> usize {
+    let each = |target: &Target| usize::try_from(target.wanted.max_bytes).unwrap_or(0);
+    let all = targets.iter().map(each).fold(0, usize::saturating_add);
+    all.min(max_bytes)
+}
+
+/// Reads one target after the other; only the first batch of all may be larger than what is left.
+fn read_in_turn(
+    log: &Log,
+    targets: &[Target],
+    limit: ReadLimit,
+    most: Most,
+    source: Source,
+) -> Turn {
+    let mut left = most;
+    let mut outcomes = Vec::with_capacity(targets.len());
+    for target in targets {
+        let wanted = &target.wanted;
+        let partition = match &target.found {
+            Ok((_, partition)) => partition,
+            Err(code) => {
+                outcomes.push(refused(wanted.partition, *code));
+                continue;
+            }
+        };
+        let Some(outcome) = read_one(log, partition, wanted, limit, left, source) else {
+            return Turn::Stored;
+        };
+        if outcome.bytes > 0 {
+            left.bytes = left.bytes.saturating_sub(outcome.bytes);
+            left.first = 0;
+        } else if outcome.left_out > 0 && left.first > 0 {
+            return Turn::TooLarge(outcome.left_out);
+        }
+        outcomes.push(outcome);
+    }
+    Turn::Read(outcomes)
+}
+
+/// `None` when `source` does not have it.
+fn read_one(
+    log: &Log,
+    partition: &Partition,
+    wanted: &Wanted,
+    limit: ReadLimit,
+    left: Most,
+    source: Source,
+) -> Option<Outcome> {
+    let mut data = PartitionData::default().with_partition_index(wanted.partition);
+    if wanted.last_fetched_epoch >= 0 {
+        let offsets = partition.offsets();
+        let (epoch, end) = partition.epoch_end(wanted.last_fetched_epoch);
+        if epoch < 0 || wanted.offset < offsets.log_start {
+            // Nothing to cut back to (Kafka's `Partition.readRecords`): the client starts over.
+            return Some(refused(wanted.partition, ErrorCode::OffsetOutOfRange));
+        }
+        if epoch < wanted.last_fetched_epoch || end < wanted.offset {
+            set_offsets(&mut data, &offsets);
+            data.diverging_epoch = EpochEndOffset::default()
+                .with_epoch(epoch)
+                .with_end_offset(end);
+            return Some(Outcome::of(data));
+        }
+    }
+    let most = match usize::try_from(wanted.max_bytes) {
+        Ok(own) => Most {
+            bytes: own.min(left.bytes),
+            first: left.first,
+        },
+        Err(_) => Most { bytes: 0, first: 0 },
+    };
+    let from = wanted.offset;
+    let read = match source {
+        Source::Store => log.read_most(partition, from, most, limit),
+        Source::Memory => match log.read_held(partition, from, most, limit) {
+            Ok(log::Held::Here(read)) => Ok(read),
+            Ok(log::Held::Stored { .. }) => return None,
+            Err(error) => Err(error),
+        },
+    };
+    let Read {
+        batches,
+        bytes,
+        left_out,
+        aborted,
+    } = match read {
+        Ok(read) => read,
+        Err(error) => {
+            let code = storage_error(&error);
+            // Out of range, or deleted since it was looked up: nothing is wrong here.
+            let expected = [ErrorCode::OffsetOutOfRange, ErrorCode::NotLeaderOrFollower];
+            return Some(Outcome {
+                failure: (!expected.contains(&code)).then_some(error),
+                ..refused(wanted.partition, code)
+            });
+        }
+    };
+    set_offsets(&mut data, &partition.offsets());
+    data.aborted_transactions = (limit == ReadLimit::Stable).then(|| {
+        aborted
+            .iter()
+            .map(|aborted| {
+                AbortedTransaction::default()
+                    .with_producer_id(ProducerId(aborted.producer_id))
+                    .with_first_offset(aborted.first_offset)
+            })
+            .collect()
+    });
+    Some(Outcome {
+        data,
+        records: batches,
+        bytes,
+        left_out,
+        failure: None,
+    })
+}
+
+fn set_offsets(data: &mut PartitionData, offsets: &Offsets) {
+    data.high_watermark = offsets.high_watermark;
+    data.last_stable_offset = offsets.last_stable;
+    data.log_start_offset = offsets.log_start;
+}
+
+/// Only an error.
+pub(super) fn refused(index: i32, code: ErrorCode) -> Outcome {
+    let data = PartitionData::default()
+        .with_partition_index(index)
+        .with_error_code(code.code())
+        .with_high_watermark(-1)
+        .with_last_stable_offset(-1)
+        .with_log_start_offset(-1);
+    Outcome::of(data)
+}
