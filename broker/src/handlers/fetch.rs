@@ -79,7 +79,7 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
         // Watched before they are read, so that nothing can slip in between.
         let mut watch = watch_all(&targets, limit);
         // Any news is enough for most fetches: only others have to know how much there is.
-        let before = (min_bytes > 1).then(|| states(&targets));
+        let before = (min_bytes > 1).then(|| states(&targets, limit));
         let left = deadline.saturating_sub(env.monotonic());
         let (targets, readings) =
             read_all(&ctx, targets, limit, (min_bytes, max_bytes), left).await;
@@ -102,7 +102,7 @@ pub async fn fetch(ctx: Ctx, request: FetchRequest) -> FetchAnswer {
             watch = watch_all(&targets, limit);
             if missing
                 .as_mut()
-                .is_none_or(|missing| missing.may_be_there(&states(&targets)))
+                .is_none_or(|missing| missing.may_be_there(&states(&targets, limit)))
             {
                 break;
             }

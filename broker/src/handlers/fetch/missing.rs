@@ -4,6 +4,8 @@
 //! It may say too early that there is enough, for what is appended is not yet readable; it says so too when anything but
 //! an append happened. The fetch then reads anew, and begins to count anew.
 
+use ottla_storage::log::ReadLimit;
+
 use super::Target;
 use super::read::Outcome;
 
@@ -15,10 +17,12 @@ pub(super) struct State {
     pub(super) leader_epoch: i32,
     pub(super) size_bytes: u64,
     pub(super) gone: bool,
+    /// It ends with batches that cannot be read yet: they are in the size, and in no answer.
+    pub(super) unreadable_end: bool,
 }
 
 /// Where the partitions stand that were found.
-pub(super) fn states(targets: &[Target]) -> Vec<Option<State>> {
+pub(super) fn states(targets: &[Target], limit: ReadLimit) -> Vec<Option<State>> {
     let state = |target: &Target| {
         let (_, partition) = target.found.as_ref().ok()?;
         let offsets = partition.offsets();
@@ -28,6 +32,7 @@ pub(super) fn states(targets: &[Target]) -> Vec<Option<State>> {
             leader_epoch: offsets.leader_epoch,
             size_bytes: partition.size_bytes(),
             gone: partition.is_gone(),
+            unreadable_end: limit.end(&offsets) < offsets.log_end,
         })
     };
     targets.iter().map(state).collect()
@@ -38,6 +43,8 @@ pub(super) fn states(targets: &[Target]) -> Vec<Option<State>> {
 pub(super) struct Missing {
     min_bytes: u64,
     parts: Vec<Part>,
+    /// What was read does not go with the sizes: any news may be what is missing.
+    unsure: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +77,7 @@ impl Missing {
         read: impl Iterator<Item = (u64, u64, bool)>,
         min_bytes: u64,
     ) -> Self {
+        let unsure = before.iter().flatten().any(|state| state.unreadable_end);
         let parts = before.into_iter().zip(read).map(|(last, read)| {
             let (most, bytes, more) = read;
             Part {
@@ -80,7 +88,11 @@ impl Missing {
             }
         });
         let parts = parts.collect();
-        Self { min_bytes, parts }
+        Self {
+            min_bytes,
+            parts,
+            unsure,
+        }
     }
 
     /// Whether a read may find enough, or something else, now that the partitions stand there.
@@ -93,6 +105,7 @@ impl Missing {
             let appended = State {
                 log_end: now.log_end,
                 size_bytes: now.size_bytes,
+                unreadable_end: now.unreadable_end,
                 ..last
             };
             if now != appended || now.log_end < last.log_end || now.size_bytes < last.size_bytes {
@@ -102,7 +115,7 @@ impl Missing {
             part.last = Some(now);
             bytes = bytes.saturating_add(part.bytes.min(part.most));
         }
-        bytes >= self.min_bytes
+        self.unsure || bytes >= self.min_bytes
     }
 }
 
@@ -117,6 +130,7 @@ mod tests {
             leader_epoch: 1,
             size_bytes,
             gone: false,
+            unreadable_end: false,
         }
     }
 
@@ -142,6 +156,27 @@ mod tests {
         let mut full = missing(&[(200, 100, true), (200, 0, false)], 300);
         assert!(!full.may_be_there(&[Some(at(9, 9_000)), Some(at(6, 1_199))]));
         assert!(full.may_be_there(&[Some(at(9, 9_000)), Some(at(6, 1_200))]));
+    }
+
+    #[test]
+    fn what_was_appended_before_the_read_and_could_not_be_read_is_not_waited_for_twice() {
+        let before = State {
+            unreadable_end: true,
+            ..at(5, 1_000)
+        };
+        let mut unsure = Missing::of(vec![Some(before)], [(900, 200, false)].into_iter(), 300);
+        assert!(
+            unsure.may_be_there(&[Some(at(5, 1_000))]),
+            "it is readable now"
+        );
+        // What comes later is in the sizes only, and may be counted early.
+        let mut later = missing(&[(900, 200, false)], 300);
+        let unreadable = State {
+            unreadable_end: true,
+            ..at(6, 1_099)
+        };
+        assert!(!later.may_be_there(&[Some(unreadable)]));
+        assert!(later.may_be_there(&[Some(at(7, 1_100))]));
     }
 
     #[test]
