@@ -162,7 +162,7 @@ impl Decoder for FrameCodec {
             buffer.split_to(end)
         } else {
             let rest = &buffer[end..];
-            let mut next = BytesMut::with_capacity(rest.len().max(FREE));
+            let mut next = BytesMut::with_capacity(rest.len().max(MIN_READ_AHEAD));
             next.extend_from_slice(rest);
             let mut whole = std::mem::replace(buffer, next);
             whole.truncate(end);
