@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use ottla_coordinator::metadata::{Command, Reply};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::directory::{DataDirectory, Identity};
-use ottla_storage::durable::keeper::Keeper;
+use ottla_storage::durable::keeper::{self, Keeper};
 use ottla_storage::error::OpenError;
 use ottla_storage::log::{Log, LogOptions};
 use ottla_storage::proof::{OnLoss, Proof};
@@ -352,6 +352,7 @@ fn open_log(
         })?;
     let engine = Arc::new(engine);
     let random = env.uuid().into_bytes();
+    keeper::sign(directory.path(), &engine.sync_point(), random)?;
     let log = Log::open_with(
         engine.clone(),
         directory.identity().node_id,

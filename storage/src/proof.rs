@@ -12,6 +12,7 @@
 //! | less than that; or changed bits before a valid record | a `Finding`: refused, unless the loss is accepted |
 //! | a hole that looks unwritten before records that no note says were synced | usual after a power cut: what lies behind the hole goes, because RocksDB might go on behind it |
 //! | a record cut off at the end | usual after a kill or a power cut: RocksDB drops it |
+//! | behind the end of a log what is left of the file's earlier life | usual; it goes, so that RocksDB never sees it |
 //! | any doubt about `meta` | its views are dropped and made again from the log |
 //!
 //! What cannot be told from a torn write: damage to the last group commit after the newest slot, and a file that was
@@ -22,7 +23,7 @@ mod replay;
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, failed, sync_folder};
 use crate::durable::keeper::log_numbers;
@@ -152,6 +153,8 @@ pub struct Proof {
     /// There is a log, but no `durable` file beside it.
     pub unproven: bool,
     cut: Option<Cut>,
+    /// Logs, and how far they go before what is left of earlier ones.
+    leftovers: Vec<(u64, u64)>,
 }
 
 impl Proof {
@@ -237,6 +240,7 @@ impl Proof {
         if database.logs.is_empty() {
             replay.good.0 = begins.map_or(database.first, |begins| begins.number);
         }
+        self.leftovers = std::mem::take(&mut replay.leftovers);
         let slot_says = begins.map_or(0, |_| slot.sequence);
         self.compare(&replay, slot_says, database);
         Ok(())
@@ -327,6 +331,14 @@ impl Proof {
                 .map_err(failed("cannot cut the log in", &folder))?;
             sync_folder(&Disk, &folder)?;
         }
+        for (log, end) in &self.leftovers {
+            let path = dir.join("log").join(file_name(*log));
+            // Unless it was behind the hole.
+            if path.exists() {
+                cut_off(&path, *end, !self.findings.is_empty())
+                    .map_err(failed("cannot cut", &path))?;
+            }
+        }
         if self.drop_views {
             let folder = dir.join("meta");
             tracing::warn!(folder = %folder.display(), "views are in doubt and made again from the log");
@@ -344,23 +356,34 @@ impl Proof {
 impl Cut {
     /// The last log goes first, so that a crash in between leaves a hole that is found again.
     fn perform(&self, folder: &Path, keep: bool) -> io::Result<()> {
-        let kept = |log: u64| folder.join(format!("{}.cut", file_name(log)));
         for log in self.later.iter().rev() {
             let path = folder.join(file_name(*log));
             if keep {
-                fs::rename(&path, kept(*log))?;
+                fs::rename(&path, kept(&path))?;
             } else {
                 fs::remove_file(&path)?;
             }
         }
-        let path = folder.join(file_name(self.log));
-        if keep {
-            fs::copy(&path, kept(self.log))?;
-        }
-        let file = File::options().write(true).open(&path)?;
-        file.set_len(self.at)?;
-        file.sync_all()
+        cut_off(&folder.join(file_name(self.log)), self.at, keep)
     }
+}
+
+/// Where what is cut off a log stays.
+fn kept(path: &Path) -> PathBuf {
+    path.with_extension("log.cut")
+}
+
+/// Cuts a log after so many bytes; `keep`: a copy of it stays.
+fn cut_off(path: &Path, bytes: u64, keep: bool) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    if file.metadata()?.len() <= bytes {
+        return Ok(());
+    }
+    if keep && !kept(path).exists() {
+        fs::copy(path, kept(path))?;
+    }
+    file.set_len(bytes)?;
+    file.sync_all()
 }
 
 /// Whether the views cannot be trusted. They need no sync and may end early, but must not have a hole.

@@ -28,6 +28,9 @@ mod value_files;
 /// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
 const WRITE_BUFFER_BYTES: usize = 32 << 20;
 
+/// Write-ahead logs that are kept to be used again; more become free at once only where flushes were behind.
+const RECYCLED_LOGS: usize = 4;
+
 /// Values from this size on go to blob files, so that compaction and retention touch keys only.
 const MIN_BLOB_BYTES: u64 = 1024;
 
@@ -50,7 +53,8 @@ const COMPACTIONS_TO_GROW: u64 = 1024;
 pub struct RocksOptions {
     /// Bytes for all write buffers of the log.
     pub write_buffers_bytes: usize,
-    /// Threads for flushes and compactions.
+    /// Threads for flushes and compactions; RocksDB gives a quarter of them to flushes. One flush alone waits for the disk
+    /// and for the processor in turn, and writes wait for it.
     pub background_jobs: i32,
 }
 
@@ -58,7 +62,7 @@ impl Default for RocksOptions {
     fn default() -> Self {
         Self {
             write_buffers_bytes: 192 << 20,
-            background_jobs: 3,
+            background_jobs: 12,
         }
     }
 }
@@ -139,8 +143,9 @@ fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     db.set_compression_type(rocksdb::DBCompressionType::None);
     // Flushed data must not push consumers' data out of the page cache, nor be written twice.
     db.set_use_direct_io_for_flush_and_compaction(direct_io);
-    // Recycled WAL files are not proven against holes and stale records yet.
-    db.set_recycle_log_file_num(0);
+    // A file that has its blocks already is synced without a change of the file system's own data. What it held before is
+    // told from its new records, and cut off before RocksDB could meet it (`proof.rs`).
+    db.set_recycle_log_file_num(RECYCLED_LOGS);
     // Big values apart from keys: compaction rewrites keys only. Garbage is collected by retention, never by itself.
     db.set_enable_blob_files(true);
     db.set_min_blob_size(MIN_BLOB_BYTES);
@@ -568,6 +573,7 @@ impl Engine for RocksEngine {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::sync::Arc;
 
     use super::*;
@@ -596,6 +602,36 @@ mod tests {
         assert!(RocksEngine::open_with(dir.path(), &options, &failing).is_err());
         let held = std::fs::read_dir(dir.path().join("log")).expect("lists");
         assert_eq!(held.count(), 0);
+    }
+
+    #[test]
+    fn write_ahead_logs_are_used_again() {
+        let dir = TempDir::new("rocks-again");
+        let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
+        let places = || -> std::collections::BTreeSet<u64> {
+            let entries = std::fs::read_dir(engine.log.path()).expect("lists");
+            let logs = entries.map(|entry| entry.expect("lists"));
+            let logs = logs.filter(|log| log.path().extension() == Some("log".as_ref()));
+            logs.map(|log| log.metadata().expect("there").ino())
+                .collect()
+        };
+        let mut seen = places();
+        let mut newest = newest_wal(engine.log.path()).expect("lists");
+        let mut again = 0;
+        for index in 0..10_u32 {
+            let mut ops = WriteOps::new();
+            ops.put(Family::Log, index.to_be_bytes().to_vec(), vec![1; 2_000]);
+            engine.write(&ops).expect("writes");
+            engine.log.flush().expect("flushes");
+            let next = newest_wal(engine.log.path()).expect("lists");
+            assert!(next > newest, "a flush begins a new one");
+            newest = next;
+            let now = places();
+            again += usize::from(now.is_subset(&seen));
+            seen.extend(now);
+        }
+        assert!(again >= 5, "{again} of 10");
+        assert!(seen.len() <= RECYCLED_LOGS + 3, "{} files", seen.len());
     }
 
     #[test]

@@ -36,6 +36,8 @@ const BATCH_HEADER_BYTES: usize = 12;
 const LOG_DATA: u8 = 0x03;
 pub(crate) const NOTE_BYTES: usize = 16;
 const MASK_DELTA: u32 = 0xa282_ead8;
+/// The polynomial of CRC-32C, lowest power last.
+const CRC32C_REVERSED: u32 = 0x82f6_3b78;
 
 /// Why a reader stopped before the end of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +65,9 @@ pub struct Stop {
     pub at: u64,
     /// Why it cannot be read.
     pub reason: Reason,
-    /// Whether it looks as if it had never reached the disk, as after a power cut: a sector of it holds zeros only.
-    /// Bits that changed do not look so. Where nothing valid lies behind it says nothing.
+    /// Whether it looks as if it had never reached the disk, as after a power cut: a sector of it holds zeros only, or,
+    /// in a file that may have been used before, what is there is not one changed bit away from a fragment.
+    /// Where nothing valid lies behind it says nothing.
     pub unwritten: bool,
 }
 
@@ -77,6 +80,8 @@ pub enum Seen<'a> {
         at: u64,
         /// Its first `HEAD_BYTES` at most.
         head: &'a [u8],
+        /// It names its file, which may hold what is left of an earlier one.
+        named: bool,
     },
     /// A valid fragment behind the point where the reader stopped.
     Behind {
@@ -195,6 +200,8 @@ struct Fragment<'a> {
     kind: Kind,
     payload: &'a [u8],
     bytes: usize,
+    /// It names its file.
+    named: bool,
 }
 
 /// The fragment at `at` in a block of file `number`.
@@ -239,7 +246,49 @@ fn fragment(block: &[u8], at: usize, number: u64) -> Result<Fragment<'_>, Reason
         kind,
         payload: &whole[header..],
         bytes,
+        named: header == RECYCLABLE_HEADER_BYTES,
     })
+}
+
+/// Whether one changed bit is all that keeps what is at `at` in a block of file `number` from being a fragment: what
+/// nobody has written yet does not look so, whatever the file held before.
+fn one_bit_changed(block: &[u8], at: usize, number: u64) -> bool {
+    let mut tried = block.to_vec();
+    let header = at..block.len().min(at + RECYCLABLE_HEADER_BYTES);
+    for bit in header.start * 8..header.end * 8 {
+        tried[bit / 8] ^= 1 << (bit % 8);
+        if fragment(&tried, at, number).is_ok() {
+            return true;
+        }
+        tried[bit / 8] ^= 1 << (bit % 8);
+    }
+    let length = usize::from(u16::from_le_bytes([block[at + 4], block[at + 5]]));
+    let header = match block[at + 6] {
+        5..=8 | 11 | 131 => RECYCLABLE_HEADER_BYTES,
+        _ => HEADER_BYTES,
+    };
+    let Some(whole) = block.get(at..at + header + length) else {
+        return false;
+    };
+    let stored = u32_at(whole, 0).unwrap_or(0);
+    // A checksum is linear: the difference depends on the place of the changed bit only, counted from the end.
+    let difference = stored.wrapping_sub(MASK_DELTA).rotate_left(15) ^ crc32c::crc32c(&whole[6..]);
+    let mut of_bits: [u32; 8] = std::array::from_fn(|bit| past_zeros(1 << bit, 8));
+    for _ in header..whole.len() {
+        if of_bits.contains(&difference) {
+            return true;
+        }
+        of_bits = of_bits.map(|bits| past_zeros(bits, 8));
+    }
+    false
+}
+
+/// The state of a CRC-32C after so many zero bits.
+fn past_zeros(mut state: u32, bits: u32) -> u32 {
+    for _ in 0..bits {
+        state = (state >> 1) ^ if state & 1 == 1 { CRC32C_REVERSED } else { 0 };
+    }
+    state
 }
 
 /// Whether the damage at `at` looks as if a sector of it had never been written: zeros up to the sector's end, or a
@@ -278,6 +327,10 @@ pub struct Scanner {
     head: Vec<u8>,
     good: u64,
     stop: Option<Stop>,
+    /// Whether its fragments name the file.
+    named: bool,
+    /// Whether the fragment at which the reader stopped has one changed bit.
+    one_bit_changed: bool,
 }
 
 impl Scanner {
@@ -290,6 +343,8 @@ impl Scanner {
             head: Vec::with_capacity(HEAD_BYTES),
             good: 0,
             stop: None,
+            named: false,
+            one_bit_changed: false,
         }
     }
 
@@ -314,11 +369,12 @@ impl Scanner {
                 {
                     break;
                 }
-                Err(reason) => self.stop_at(
-                    self.offset + at as u64,
-                    reason,
-                    unwritten(block, at, reason),
-                ),
+                Err(reason) => {
+                    self.one_bit_changed =
+                        block.len() - at >= HEADER_BYTES && one_bit_changed(block, at, self.number);
+                    let unwritten = unwritten(block, at, reason);
+                    self.stop_at(self.offset + at as u64, reason, unwritten);
+                }
             }
         }
         if self.stop.is_some() {
@@ -332,7 +388,18 @@ impl Scanner {
         if self.open.is_some() && self.stop.is_none() {
             self.stop_at(self.offset, Reason::Cut, true);
         }
-        (self.good, self.stop)
+        let named = self.named;
+        let stop = self.stop.map(|mut stop| {
+            // What was there before looks like anything.
+            stop.unwritten |= named && stop.reason != Reason::Order && !self.one_bit_changed;
+            stop
+        });
+        (self.good, stop)
+    }
+
+    /// Whether the file is one that may be used again: its fragments name it.
+    pub fn named(&self) -> bool {
+        self.named
     }
 
     fn stop_at(&mut self, at: u64, reason: Reason, unwritten: bool) {
@@ -354,6 +421,7 @@ impl Scanner {
             self.head.clear();
             self.open = Some(at);
         }
+        self.named |= fragment.named;
         let room = HEAD_BYTES - self.head.len();
         self.head
             .extend_from_slice(&fragment.payload[..fragment.payload.len().min(room)]);
@@ -363,6 +431,7 @@ impl Scanner {
             visit(Seen::Record {
                 at,
                 head: &self.head,
+                named: self.named,
             });
         }
         if self.open.is_none() {
@@ -373,7 +442,7 @@ impl Scanner {
 
     /// Looks for valid fragments behind the damage, from `at` on at every byte until one is found: lengths cannot
     /// be trusted there.
-    fn search(&self, block: &[u8], from: usize, visit: &mut dyn FnMut(Seen<'_>)) {
+    fn search(&mut self, block: &[u8], from: usize, visit: &mut dyn FnMut(Seen<'_>)) {
         let mut at = from;
         while at + HEADER_BYTES <= block.len() {
             match fragment(block, at, self.number) {
@@ -383,6 +452,7 @@ impl Scanner {
                     if let Some(stop) = self.stop
                         && offset > stop.at
                     {
+                        self.named |= self.good == 0 && found.named;
                         let begins = matches!(found.kind, Kind::Full | Kind::First);
                         let head = &found.payload[..found.payload.len().min(HEAD_BYTES)];
                         visit(Seen::Behind {

@@ -54,7 +54,7 @@ fn read(file: &[u8], number: u64) -> Read {
     let mut scanner = Scanner::new(number);
     for block in file.chunks(BLOCK_BYTES) {
         scanner.block(block, &mut |seen| match seen {
-            Seen::Record { at, head } => read.records.push((at, head.to_vec())),
+            Seen::Record { at, head, .. } => read.records.push((at, head.to_vec())),
             Seen::Behind { at, head, .. } => read.behind.push((at, head.map(<[u8]>::to_vec))),
         });
     }
@@ -218,6 +218,51 @@ fn a_file_that_is_used_again_ends_where_its_earlier_life_begins() {
         assert_eq!(read.good, end as u64);
         assert!(read.stop.is_some());
         assert_eq!(read.behind, [], "of this life");
+    });
+}
+
+/// A page that never reached the disk holds what the file held before; a bit that changed is told from that.
+#[test]
+fn in_a_file_that_is_used_again_holes_look_unwritten_and_changed_bits_do_not() {
+    seeds("recycled holes", 600, |rng| {
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        let (mut sequence, mut starts) = (1, Vec::new());
+        while old.len() < 150_000 {
+            append(
+                &mut old,
+                &batch(sequence, 1, None, rng.usize(..9_000)),
+                Some(7),
+            );
+        }
+        while new.len() < 100_000 {
+            starts.push(new.len());
+            append(
+                &mut new,
+                &batch(sequence, 1, None, rng.usize(..9_000)),
+                Some(9),
+            );
+            sequence += 1;
+        }
+        let end = new.len();
+        new.extend_from_slice(&old[end..]);
+        let page = rng.usize(..20) * 4_096;
+        let mut hole = new.clone();
+        hole[page..page + 4_096].copy_from_slice(&old[page..page + 4_096]);
+        let read_hole = read(&hole, 9);
+        let stop = read_hole.stop.expect("a hole");
+        assert!(stop.unwritten, "{stop:?}");
+        assert!(stop.at <= page as u64 + 4_096);
+        assert!(read_hole.behind.iter().any(|(at, _)| *at as usize > page));
+
+        let at = rng.usize(..end);
+        let mut flipped = new.clone();
+        flipped[at] ^= 1 << rng.u8(..8);
+        let read_flipped = read(&flipped, 9);
+        let stop = read_flipped.stop.expect("it ends somewhere");
+        if read_flipped.records.len() < starts.len() {
+            assert!(stop.at <= at as u64);
+            assert!(!stop.unwritten, "{stop:?} of a bit at {at}");
+        }
     });
 }
 

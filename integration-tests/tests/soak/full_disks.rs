@@ -141,13 +141,21 @@ fn found_by_a_start(seed: u64, which: Which) {
     let disk = LoopDisk::new(folder.path(), DISK_MIB);
     let ballast = ballast(&disk, 500);
     let (mut topics, mut broker) = stopped(&disk, seed, which);
-    broker.kill9();
     let given_back = "the reserve is given back for it";
+    let helped = |broker: &Broker| broker.log().iter().any(|line| line.contains(given_back));
     broker.allow_log(given_back);
-    broker.restart();
-    topics.check(&broker, Promise::All);
-    let log = broker.log();
-    assert!(log.iter().any(|line| line.contains(given_back)), "{log:?}");
+    for attempt in 1.. {
+        broker.kill9();
+        broker.restart();
+        topics.check(&broker, Promise::All);
+        if helped(&broker) {
+            break;
+        }
+        // What is left of earlier logs in the newest one's file goes first, and may have been room enough.
+        assert!(attempt < 10, "{:?}", broker.log());
+        let message = fill(&mut topics, &broker, which);
+        assert!(message.contains("No space left"), "{message}");
+    }
     std::fs::remove_file(&ballast).expect("ours");
     broker.kill9();
     broker.restart();

@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{DurableFile, LogMark, MAX_LOGS, ManifestMark, Slot};
+use super::{DurableFile, Found, LogMark, MAX_LOGS, ManifestMark, Slot};
 use crate::disk::{Disk, failed};
 use crate::error::OpenError;
 use crate::manifest;
@@ -139,6 +139,30 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Has every write from now on carry a signed note: called before the first one, which a start would take for one that
+/// is none of ours otherwise. `random` becomes the key where the directory in `dir` has none yet.
+///
+/// # Errors
+/// The file cannot be made or written.
+pub fn sign(dir: &Path, synced: &SyncPoint, random: [u8; 16]) -> Result<(), OpenError> {
+    let path = dir.join(super::FILE);
+    let found = super::read(dir).map_err(failed("cannot read", &path))?;
+    let mut file = DurableFile::open(&Disk, dir)?;
+    let known = file.key(None);
+    let key = file.key(NoteKey::new(random));
+    if known.is_none() {
+        let slot = match found {
+            Found::Slot(slot) => slot,
+            Found::Absent | Found::Blank | Found::Damaged => Slot::default(),
+        };
+        file.put(slot).map_err(failed("cannot write", &path))?;
+    }
+    if let Some(key) = key {
+        synced.key.get_or_init(|| key);
+    }
+    Ok(())
 }
 
 /// Writes the first slot of a copy, of which nothing but its manifests is known.
@@ -303,7 +327,7 @@ fn measure(folder: &Path) -> io::Result<(File, ManifestMark)> {
 mod tests {
     use super::*;
     use crate::directory::TempDir;
-    use crate::durable::{Found, read};
+    use crate::durable::read;
     use crate::engine::{Engine, Family, WriteOps};
     use crate::rocks::{RocksEngine, RocksOptions};
 

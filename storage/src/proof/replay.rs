@@ -34,12 +34,14 @@ pub(super) struct Replay {
     pub(super) behind: Option<Behind>,
     /// The last log, and where its last whole record ends.
     pub(super) good: (u64, u64),
+    /// Logs that may hold what is left of earlier ones, and where that begins.
+    pub(super) leftovers: Vec<(u64, u64)>,
     /// What notes are signed with.
     key: Option<NoteKey>,
 }
 
 impl Replay {
-    fn record(&mut self, log: u64, at: u64, head: &[u8]) {
+    fn record(&mut self, log: u64, at: u64, head: &[u8], named: bool) {
         let Some(batch) = BatchHead::parse(head) else {
             self.end.get_or_insert(End {
                 log,
@@ -64,6 +66,15 @@ impl Replay {
                 unwritten: true,
             });
             self.found_behind(log, at, Some(head), false);
+            return;
+        }
+        // What a client sent once may lie where this file's own records end, and look like the next one.
+        if named && self.key.is_some() && batch.synced_to(self.key.as_ref()).is_none() {
+            self.end = Some(End {
+                log,
+                at,
+                unwritten: true,
+            });
             return;
         }
         self.next = Some(batch.next());
@@ -131,11 +142,18 @@ pub(super) fn replay(
     for log in logs.iter().copied() {
         let path = folder.join(file_name(log));
         let scanner = scan(&path, log, &mut |seen| match seen {
-            Seen::Record { at, head } => replay.record(log, at, head),
+            Seen::Record { at, head, named } => replay.record(log, at, head, named),
             Seen::Behind { at, head, within } => replay.found_behind(log, at, head, within),
         })?;
-        let (good, stop) = scanner.finish();
+        let named = scanner.named();
+        let (mut good, stop) = scanner.finish();
+        if let Some(end) = replay.end.filter(|end| end.log == log) {
+            good = good.min(end.at);
+        }
         replay.good = (log, good);
+        if named && std::fs::metadata(&path)?.len() > good {
+            replay.leftovers.push((log, good));
+        }
         if let Some(stop) = stop {
             replay.end.get_or_insert(End {
                 log,
