@@ -9,8 +9,8 @@
 //!
 //! Free space is counted as if the reserve were held, so that giving it back does not end the level it was given
 //! back for, and as if the store had moved to files what it holds in memory, which it will; a level ends only an eighth above the floor where it began. Between two looks the log's own writes are
-//! counted: when they have used up what was left above the floor of refusal, requests are refused until the next look,
-//! which is then at once; on a full disk, looks are 50 ms apart. A disk on which no file can be made any more has no free
+//! counted: when they have used up half of what was left above the floor of refusal, the next look is at once, and when they
+//! have used up all of it, requests are refused until then; on a full disk, looks are 50 ms apart. A disk on which no file can be made any more has no free
 //! space.
 
 pub mod early;
@@ -157,6 +157,8 @@ pub struct Disk {
     level: watch::Sender<Level>,
     /// Bytes that the log may write before the disk has to be looked at.
     left: AtomicI64,
+    /// Half of what was left at the last look: time for the next one, so that it comes before anything is refused.
+    half: AtomicI64,
     used_up: Notify,
 }
 
@@ -165,6 +167,7 @@ impl Default for Disk {
         Self {
             level: watch::Sender::default(),
             left: AtomicI64::new(i64::MAX),
+            half: AtomicI64::new(0),
             used_up: Notify::new(),
         }
     }
@@ -175,17 +178,17 @@ impl Disk {
     pub fn written(&self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let before = self.left.fetch_sub(bytes, Ordering::Relaxed);
-        if before > 0 && before <= bytes {
+        let half = self.half.load(Ordering::Relaxed);
+        if before > half && before.saturating_sub(bytes) <= half {
             self.used_up.notify_one();
         }
     }
 
     /// Takes over what a look has found.
     fn found(&self, level: Level, left: u64) {
-        self.left.store(
-            i64::try_from(left).unwrap_or(i64::MAX).max(1),
-            Ordering::Relaxed,
-        );
+        let left = i64::try_from(left).unwrap_or(i64::MAX).max(1);
+        self.half.store(left / 2, Ordering::Relaxed);
+        self.left.store(left, Ordering::Relaxed);
         self.level.send_if_modified(|held| {
             let modified = *held != level;
             *held = level;
@@ -234,6 +237,8 @@ fn usable(free_bytes: u64, free_files: Option<u64>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -362,6 +367,22 @@ mod tests {
         assert!(disk.refusal().is_none(), "the level decides");
         let off = Floors { full: 0, ..floors };
         assert_eq!(off.left(0), u64::MAX);
+    }
+
+    #[test]
+    fn the_disk_is_looked_at_again_before_anything_is_refused() {
+        let disk = Disk::default();
+        disk.found(Level::Low, 100);
+        let told = || disk.used_up.notified().now_or_never().is_some();
+        disk.written(49);
+        assert!(!told());
+        disk.written(1);
+        assert!(told() && disk.refusal().is_none());
+        disk.written(49);
+        assert!(!told(), "once");
+        disk.found(Level::Low, 100);
+        disk.written(1_000);
+        assert!(told() && disk.refusal().is_some());
     }
 
     #[test]
