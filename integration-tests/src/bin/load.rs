@@ -51,6 +51,17 @@ enum Command {
         #[arg(long)]
         consume: bool,
     },
+    /// Read a topic that is there, over and over.
+    Consume {
+        #[command(flatten)]
+        at: At,
+        /// Its name.
+        #[arg(long)]
+        topic: String,
+        /// Connections.
+        #[arg(long, default_value_t = 2)]
+        connections: i32,
+    },
     /// Send single records at a steady pace to a waiting consumer.
     Latency {
         #[command(flatten)]
@@ -126,6 +137,17 @@ fn main() -> ExitCode {
             };
             produce(env, &at, &load, read_back, consume)
         }
+        Command::Consume {
+            at,
+            topic,
+            connections,
+        } => {
+            let target = Target {
+                topic,
+                ..at.target(&env)
+            };
+            read(env, &at, &target, connections)
+        }
         Command::Latency { at, per_second } => latency(env, &at, per_second),
         Command::Connections { at } => connection_rate(env, &at.address, 4, at.length())
             .map(|rate| println!("{rate:.0} connections/s")),
@@ -162,17 +184,9 @@ fn produce(env: Env, at: &At, load: &Load, read_back: bool, then_consume: bool) 
         own / gigabytes,
         broker / gigabytes
     );
+    println!("topic {}", target.topic);
     if then_consume {
-        let (own, broker) = (Usage::own_cpu_seconds()?, at.broker_cpu()?);
-        let consumed = consume(env, &target, 2, Span::All, at.length())?;
-        let (own, broker) = (Usage::own_cpu_seconds()? - own, at.broker_cpu()? - broker);
-        let gigabytes = consumed.bytes as f64 / 1e9;
-        println!(
-            "consumed {:.1} MB/s; CPU seconds per GB: load {:.2}, broker {:.2}",
-            gigabytes * 1e3 / consumed.seconds,
-            own / gigabytes,
-            broker / gigabytes
-        );
+        read(env, at, &target, 2)?;
     }
     if read_back {
         let found = produced.acknowledged.compare(&target)?;
@@ -181,6 +195,20 @@ fn produce(env: Env, at: &At, load: &Load, read_back: bool, then_consume: bool) 
             return Err(io::Error::other("acknowledged batches are missing"));
         }
     }
+    Ok(())
+}
+
+fn read(env: Env, at: &At, target: &Target, connections: i32) -> io::Result<()> {
+    let (own, broker) = (Usage::own_cpu_seconds()?, at.broker_cpu()?);
+    let consumed = consume(env, target, connections, Span::All, at.length())?;
+    let (own, broker) = (Usage::own_cpu_seconds()? - own, at.broker_cpu()? - broker);
+    let gigabytes = consumed.bytes as f64 / 1e9;
+    println!(
+        "consumed {:.1} MB/s; CPU seconds per GB: load {:.2}, broker {:.2}",
+        gigabytes * 1e3 / consumed.seconds,
+        own / gigabytes,
+        broker / gigabytes
+    );
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableT
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, MetadataRequest, ProduceRequest, TopicName,
+    ApiVersionsRequest, CreateTopicsRequest, DescribeLogDirsRequest, MetadataRequest,
+    ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use ottla::env::Env;
@@ -20,6 +21,7 @@ use super::{Client, Shape, Target, failed};
 const API_VERSIONS_VERSION: i16 = 3;
 const METADATA_VERSION: i16 = 9;
 const CREATE_TOPICS_VERSION: i16 = 5;
+const DESCRIBE_LOG_DIRS_VERSION: i16 = 4;
 
 /// A created topic takes no longer to have leaders.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -52,6 +54,18 @@ pub fn create_topic_with(target: &Target, configs: &[(&str, &str)]) -> io::Resul
             topic.error_code, topic.error_message
         ))),
     }
+}
+
+/// Bytes that the broker has of these topics.
+pub fn size_of_topics(address: &str, topics: &[&str]) -> io::Result<u64> {
+    let request = DescribeLogDirsRequest::default().with_topics(None);
+    let response = Client::connect(address)?.ask(DESCRIBE_LOG_DIRS_VERSION, &request)?;
+    let here = response.results.iter().flat_map(|dir| &dir.topics);
+    let sizes = here
+        .filter(|topic| topics.contains(&topic.name.as_str()))
+        .flat_map(|topic| &topic.partitions)
+        .map(|partition| u64::try_from(partition.partition_size).unwrap_or(0));
+    Ok(sizes.sum())
 }
 
 /// Asks again and again until every partition answers for its end offset.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::broker::{Flush, Launch, Product, Server};
 use super::cases::{PARTITIONS, PRODUCING, Producing, Stage, line};
 use super::disk::forget_cached;
-use crate::load::admin::{create_topic_with, ready_topic, wait_for_leaders};
+use crate::load::admin::{create_topic_with, ready_topic, size_of_topics, wait_for_leaders};
 use crate::load::consume::{Span, consume};
 use crate::load::latency::{Pace, end_to_end};
 use crate::load::produce::Running;
@@ -23,16 +23,30 @@ const BACKLOG_BYTES: u64 = 1_000_000_000;
 const KEYS: u32 = 20_000;
 /// A backlog takes no longer to be produced.
 const FILLING: Duration = Duration::from_secs(300);
+/// Cleaning is seen for so long at least.
+const CLEANING: Duration = Duration::from_secs(20);
+/// Soon enough to be seen; Kafka would begin after minutes. It leaves the newest segment of a partition alone.
+const OFTEN: [&str; 2] = [
+    "log.retention.check.interval.ms=10000",
+    "log.cleaner.backoff.ms=1000",
+];
+const SEGMENT_BYTES: (&str, &str) = ("segment.bytes", "16777216");
+
 /// One pass over the backlog, again and again while records are sent.
 const PASS: Duration = Duration::from_secs(1);
 
 impl Stage<'_> {
     /// All three, in one broker after the other work of which nothing is left.
     pub fn beside(&mut self, product: Product) -> io::Result<()> {
-        let server = Server::start(self.kit, Launch::new(product, Flush::Fsynced))?;
+        let launch = Launch {
+            properties: &OFTEN,
+            ..Launch::new(product, Flush::Fsynced)
+        };
+        let server = Server::start(self.kit, launch)?;
         let backlog = self.ready(&server, PARTITIONS)?;
         self.fill(&backlog, 0)?;
-        self.report(product, "quiet", &mut self.paced(&server, "quiet")?);
+        let length = self.settings.length;
+        self.report(product, "quiet", &mut self.paced(&server, "quiet", length)?);
 
         forget_cached(&server.data())?;
         let done = AtomicBool::new(false);
@@ -43,7 +57,7 @@ impl Stage<'_> {
                 }
                 Ok(())
             });
-            let latency = self.paced(&server, "catching-up");
+            let latency = self.paced(&server, "catching-up", length);
             done.store(true, Ordering::SeqCst);
             reader
                 .join()
@@ -52,17 +66,26 @@ impl Stage<'_> {
         })?;
         self.report(product, "catching up", &mut catching_up);
 
-        for (topic, keys, configs) in [
-            ("expiring", 0, &[("retention.bytes", "1000000")][..]),
-            ("compacted", KEYS, &[("cleanup.policy", "compact")][..]),
+        let mut filled = 0;
+        for (topic, keys, config) in [
+            ("expiring", 0, ("retention.bytes", "1000000")),
+            ("compacted", KEYS, ("cleanup.policy", "compact")),
         ] {
             let target = self.target(&server, topic, PARTITIONS);
-            create_topic_with(&target, configs)?;
+            create_topic_with(&target, &[config, SEGMENT_BYTES])?;
             wait_for_leaders(&self.kit.env, &target)?;
             self.fill(&target, keys)?;
+            filled += BACKLOG_BYTES;
         }
-        let mut cleaning = self.paced(&server, "cleaning")?;
+        let mut cleaning = self.paced(&server, "cleaning", length.max(CLEANING))?;
+        let left = size_of_topics(&server.address(), &["expiring", "compacted"])?;
         self.report(product, "cleaning", &mut cleaning);
+        if left > filled / 2 {
+            return Err(failed(format!(
+                "{}: {left} of {filled} bytes were not cleaned away",
+                product.name()
+            )));
+        }
         Ok(())
     }
 
@@ -76,7 +99,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn paced(&self, server: &Server<'_>, topic: &str) -> io::Result<Quantiles> {
+    fn paced(&self, server: &Server<'_>, topic: &str, length: Duration) -> io::Result<Quantiles> {
         let target = self.target(server, topic, PARTITIONS);
         ready_topic(&self.kit.env, &target)?;
         let pace = Pace {
@@ -84,7 +107,7 @@ impl Stage<'_> {
             value_bytes: 1 << 10,
             in_flight: 5,
             warm_up: Duration::from_secs(1),
-            length: self.settings.length,
+            length,
             seed: self.seed(),
         };
         end_to_end(self.kit.env, &target, &pace)

@@ -12,6 +12,7 @@ use std::time::Duration;
 use ottla::env::{Env, kafka_uuid};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::disk::wait_until_calm;
 use crate::binaries;
 use crate::broker::free_port;
 use crate::load::admin::first_answer;
@@ -106,7 +107,10 @@ impl Kit {
         };
         let formatted = kit.formatted();
         let config = kit.folder.join("format.properties");
-        std::fs::write(&config, kit.server_properties(&formatted, Flush::Relaxed))?;
+        std::fs::write(
+            &config,
+            kit.server_properties(&formatted, Flush::Relaxed, &[]),
+        )?;
         let id = kafka_uuid(&env.uuid());
         let format = "kafka.tools.StorageTool format --standalone -t";
         let mut line = kit.java();
@@ -161,7 +165,7 @@ impl Kit {
     }
 
     /// The values of Kafka's own `server.properties`, with other addresses and folder.
-    fn server_properties(&self, data: &Path, flush: Flush) -> String {
+    fn server_properties(&self, data: &Path, flush: Flush, more: &[&str]) -> String {
         let (port, controller) = (self.port, self.controller_port);
         let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
         let mut text = format!(
@@ -195,6 +199,11 @@ impl Kit {
         if flush == Flush::Fsynced {
             text += "log.flush.interval.messages=1\n";
         }
+        // The last one of a name counts.
+        for property in more {
+            text += property;
+            text.push('\n');
+        }
         text
     }
 
@@ -220,17 +229,15 @@ impl Kit {
                     format!("log.dirs={}", self.data().display()),
                     format!("log.flush.interval.messages={flush}"),
                 ];
-                let more = launch
-                    .ottla_properties
-                    .iter()
-                    .map(|text| (*text).to_owned());
+                let more = launch.properties.iter().map(|text| (*text).to_owned());
                 for setting in settings.into_iter().chain(more) {
                     line.extend(["--set".to_owned(), setting]);
                 }
             }
             Product::Kafka => {
                 let config = self.folder.join("server.properties");
-                std::fs::write(&config, self.server_properties(&self.data(), launch.flush))?;
+                let text = self.server_properties(&self.data(), launch.flush, launch.properties);
+                std::fs::write(&config, text)?;
                 line.extend(self.java());
                 line.extend(["kafka.Kafka".to_owned(), config.display().to_string()]);
             }
@@ -251,8 +258,8 @@ pub struct Launch<'a> {
     pub product: Product,
     /// When it acknowledges.
     pub flush: Flush,
-    /// More of Ottla's properties, `name=value`.
-    pub ottla_properties: &'a [&'a str],
+    /// More properties, `name=value`.
+    pub properties: &'a [&'a str],
     /// Runs it under strace, which writes its syncs to this file.
     pub trace: Option<&'a Path>,
 }
@@ -263,7 +270,7 @@ impl Launch<'_> {
         Launch {
             product,
             flush,
-            ottla_properties: &[],
+            properties: &[],
             trace: None,
         }
     }
@@ -379,11 +386,11 @@ fn begin(kit: &Kit, launch: &Launch<'_>) -> io::Result<(Process, Duration)> {
 /// Removes the data and waits until the disk has nothing left to do for whoever was measured before.
 fn clear(kit: &Kit) -> io::Result<()> {
     match std::fs::remove_dir_all(kit.data()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed?,
     }
     rustix::fs::syncfs(std::fs::File::open(&kit.folder)?)?;
-    Ok(())
+    wait_until_calm(&kit.env, &kit.folder)
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {

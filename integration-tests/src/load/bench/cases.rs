@@ -306,7 +306,7 @@ impl Stage<'_> {
     /// Connect, ApiVersions, close.
     pub fn connections(&mut self, product: Product) -> io::Result<()> {
         let launch = Launch {
-            ottla_properties: &["max.connection.creation.rate=2147483647"],
+            properties: &["max.connection.creation.rate=2147483647"],
             ..Launch::new(product, Flush::Fsynced)
         };
         let server = Server::start(self.kit, launch)?;

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use ottla::env::Env;
 use rustix::fs::{Advice, OFlags};
@@ -67,6 +68,29 @@ fn syncs(env: &Env, file: &mut File) -> io::Result<Quantiles> {
         times.add(env.monotonic() - begin);
     }
     Ok(times)
+}
+
+/// A disk is calm when so many small syncs in turn took no longer than `CALM_SYNC`; longer than `CALM_DEADLINE` nobody waits.
+const CALM_SYNCS: usize = 200;
+const CALM_SYNC: Duration = Duration::from_millis(5);
+const CALM_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits while the disk is busy with what was removed before: giving back gigabytes takes it seconds, during which
+/// syncs of others stand still for a tenth of a second now and then.
+pub fn wait_until_calm(env: &Env, folder: &Path) -> io::Result<()> {
+    let path = folder.join("disk-calm");
+    let mut file = File::create(&path)?;
+    let begin = env.monotonic();
+    let (mut last, mut calm) = (begin, 0);
+    while calm < CALM_SYNCS && last - begin < CALM_DEADLINE {
+        file.write_all(&[0; 512])?;
+        file.sync_data()?;
+        let now = env.monotonic();
+        calm = if now - last > CALM_SYNC { 0 } else { calm + 1 };
+        last = now;
+    }
+    drop(file);
+    std::fs::remove_file(&path)
 }
 
 /// Writes back what the page cache holds of a folder's files, and forgets it.
