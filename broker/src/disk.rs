@@ -178,8 +178,8 @@ impl Disk {
     pub fn written(&self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let before = self.left.fetch_sub(bytes, Ordering::Relaxed);
-        let half = self.half.load(Ordering::Relaxed);
-        if before > half && before.saturating_sub(bytes) <= half {
+        let passes = |mark: i64| before > mark && before.saturating_sub(bytes) <= mark;
+        if passes(self.half.load(Ordering::Relaxed)) || passes(0) {
             self.used_up.notify_one();
         }
     }
@@ -380,9 +380,8 @@ mod tests {
         assert!(told() && disk.refusal().is_none());
         disk.written(49);
         assert!(!told(), "once");
-        disk.found(Level::Low, 100);
-        disk.written(1_000);
-        assert!(told() && disk.refusal().is_some());
+        disk.written(1);
+        assert!(told() && disk.refusal().is_some(), "and at the end");
     }
 
     #[test]

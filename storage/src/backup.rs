@@ -119,6 +119,14 @@ fn prepare(data: &Path, target: &Path) -> Result<(), BackupError> {
 pub fn live(engine: &RocksEngine, data: &Path, target: &Path) -> Result<Backup, BackupError> {
     prepare(data, target)?;
     engine.checkpoint(target)?;
+    // All that was written before is in tables. What came meanwhile is signed with a key that the copy does not have.
+    let log = target.join("log");
+    for path in files(&log)? {
+        if path.extension().is_some_and(|end| end == "log") {
+            fs::remove_file(&path).map_err(io_error(&path))?;
+        }
+    }
+    sync_folder(&Disk, &log)?;
     keeper::write_first_slot(target)?;
     finish(data, target)
 }

@@ -242,14 +242,17 @@ impl Proof {
         }
         self.leftovers = std::mem::take(&mut replay.leftovers);
         let slot_says = begins.map_or(0, |_| slot.sequence);
-        self.compare(&replay, slot_says, database);
+        // Where no log is needed that held any of it, all of it is in tables.
+        let in_tables = if begins.is_none() { slot.sequence } else { 0 };
+        self.compare(&replay, slot_says, in_tables, database);
         Ok(())
     }
 
-    /// Compares what would be replayed with what was synced: `slot_says`, and what notes behind a hole say.
-    fn compare(&mut self, replay: &Replay, slot_says: u64, database: &Database) {
+    /// Compares what would be replayed with what was synced: `slot_says`, and what notes behind a hole say. What is
+    /// `in_tables` needs no log.
+    fn compare(&mut self, replay: &Replay, slot_says: u64, in_tables: u64, database: &Database) {
         let synced = slot_says.max(replay.behind.map_or(0, |behind| behind.synced_to));
-        let next = replay.next.unwrap_or(0);
+        let next = replay.next.unwrap_or(in_tables + 1);
         let (log, at) = replay.good;
         let end = replay.end.unwrap_or(End {
             log,
@@ -257,7 +260,7 @@ impl Proof {
             unwritten: true,
         });
         let file = || format!("log/{}", file_name(end.log));
-        if synced >= next.max(1) {
+        if synced >= next {
             self.findings.push(Finding::Lost {
                 file: file(),
                 at: end.at,
@@ -379,8 +382,12 @@ fn cut_off(path: &Path, bytes: u64, keep: bool) -> io::Result<()> {
     if file.metadata()?.len() <= bytes {
         return Ok(());
     }
-    if keep && !kept(path).exists() {
-        fs::copy(path, kept(path))?;
+    let kept = kept(path);
+    if keep && !kept.exists() {
+        let half = path.with_extension("log.cutting");
+        fs::copy(path, &half)?;
+        File::open(&half)?.sync_all()?;
+        fs::rename(&half, kept)?;
     }
     file.set_len(bytes)?;
     file.sync_all()

@@ -3,7 +3,6 @@
 //! and never is there a hole.
 
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::directory::TempDir;
@@ -12,6 +11,8 @@ use crate::engine::{Engine, Family, Start, WriteOps};
 use crate::proof::{Finding, Proof};
 use crate::rocks::{RocksEngine, RocksOptions};
 use crate::wal::{NoteKey, writer};
+
+mod used_again;
 
 fn open(dir: &Path) -> RocksEngine {
     RocksEngine::open(dir, &RocksOptions::default()).expect("opens")
@@ -408,129 +409,6 @@ fn what_a_client_sends_never_passes_for_what_was_synced() {
         "{:?}",
         proof.findings
     );
-}
-
-/// A store with small write buffers, whose newest log is an older one's file that is used again.
-fn with_a_log_that_is_used_again(dir: &Path, random: &mut fastrand::Rng) -> Store {
-    let options = RocksOptions {
-        write_buffers_bytes: 1 << 20,
-        ..RocksOptions::default()
-    };
-    let mut store = Store {
-        engine: RocksEngine::open(dir, &options).expect("opens"),
-        dir: dir.to_owned(),
-        written: 0,
-    };
-    store.prove();
-    let places = |dir: &Path| -> Vec<(u64, PathBuf)> {
-        let place = |path: &PathBuf| std::fs::metadata(path).expect("there").ino();
-        let logs = files(dir, ".log").into_iter();
-        logs.map(|path| (place(&path), path)).collect()
-    };
-    let mut first = Vec::new();
-    while store.written < 5_000 {
-        for _ in 0..10 {
-            store.write(random.usize(..6_000));
-        }
-        store.sync();
-        if store.written == 600 {
-            store.engine.settle(false);
-            first = places(dir);
-        }
-        let now = places(dir);
-        let (place, newest) = now.last().expect("a log");
-        let named_else = |(old, path): &(u64, PathBuf)| old == place && path != newest;
-        if !first.iter().any(named_else) {
-            continue;
-        }
-        for _ in 0..12 {
-            store.write(random.usize(..6_000));
-            store.sync();
-        }
-        // Some of its own records, and much of the older ones behind them.
-        let is_newest = files(dir, ".log").last() == Some(newest);
-        if is_newest && std::fs::metadata(newest).expect("there").len() > 200_000 {
-            return store;
-        }
-    }
-    panic!("no log was used again");
-}
-
-#[test]
-fn damage_to_logs_that_are_used_again_loses_nothing_without_a_finding() {
-    let first = 900;
-    println!("seeds {first}..{}", first + 150);
-    let dir = TempDir::new("proof-again");
-    let mut rng = fastrand::Rng::with_seed(first);
-    let store = with_a_log_that_is_used_again(dir.path(), &mut rng);
-    store.prove();
-    let whole = store.image("proof-again-whole");
-    let proof = examine(whole.path());
-    assert_eq!(
-        proof.findings,
-        [],
-        "what is left of earlier ones is no damage"
-    );
-    assert_eq!(opened(&proof, whole.path()), store.written);
-    let (mut found, mut harmless) = (0, 0);
-    for seed in first..first + 150 {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let image = store.image("proof-again-image");
-        let newest = files(image.path(), ".log").pop().expect("a log");
-        edit(&newest, |bytes| damage(bytes, &mut rng));
-        let proof = examine(image.path());
-        if proof.findings.is_empty() {
-            harmless += 1;
-            assert_eq!(opened(&proof, image.path()), store.written, "seed {seed}");
-        } else {
-            found += 1;
-        }
-    }
-    println!("{found} found, {harmless} harmless");
-    assert!(
-        found > 10 && harmless > 10,
-        "both its own records and older ones are hit"
-    );
-}
-
-/// Where a log ends there may be what a client once sent, made to look like the next record.
-#[test]
-fn what_a_client_sent_once_never_becomes_a_record() {
-    let dir = TempDir::new("proof-next");
-    let mut store = Store::new(dir.path());
-    for _ in 0..5 {
-        store.write(500);
-        store.sync();
-    }
-    store.prove();
-    let forge = |note: Option<[u8; 16]>| {
-        let image = store.image("proof-next-image");
-        let log = files(image.path(), ".log").pop().expect("a log");
-        let number: u64 = log
-            .file_stem()
-            .expect("a name")
-            .to_string_lossy()
-            .parse()
-            .expect("a number");
-        // One put under the next key, with the sequence number that comes next.
-        let mut record = writer::batch(6, 1, note, 0);
-        record.extend_from_slice(&[1, 4]);
-        record.extend_from_slice(&next_key(5));
-        record.push(10);
-        record.extend_from_slice(&Store::value(5, 10));
-        edit(&log, |bytes| writer::append(bytes, &record, Some(number)));
-        image
-    };
-    let key = |byte| NoteKey::new([byte; 16]).expect("not zeros");
-    for note in [None, Some(key(8).note(5))] {
-        let image = forge(note);
-        let proof = examine(image.path());
-        assert_eq!(proof.findings, []);
-        assert_eq!(opened(&proof, image.path()), 5, "it is none of ours");
-    }
-    // RocksDB would have taken it, and so it does when it is signed.
-    let image = forge(Some(key(7).note(5)));
-    assert_eq!(opened(&examine(image.path()), image.path()), 6);
 }
 
 #[test]

@@ -32,7 +32,8 @@ pub const HEAD_BYTES: usize = 256;
 const HEADER_BYTES: usize = 7;
 const RECYCLABLE_HEADER_BYTES: usize = 11;
 const SECTOR_BYTES: usize = 512;
-const BATCH_HEADER_BYTES: usize = 12;
+/// A write batch of nothing has so many bytes.
+pub(crate) const BATCH_HEADER_BYTES: usize = 12;
 const LOG_DATA: u8 = 0x03;
 pub(crate) const NOTE_BYTES: usize = 16;
 const MASK_DELTA: u32 = 0xa282_ead8;
@@ -90,7 +91,7 @@ pub enum Seen<'a> {
         /// The beginning of its record, if it has it.
         head: Option<&'a [u8]>,
         /// The file ends within the record at which the reader stopped: only where that record's length changed is
-        /// this something else than a part of it.
+        /// this something else than a part of it. Or the file was used before: then this may be anything, too.
         within: bool,
     },
 }
@@ -204,8 +205,8 @@ struct Fragment<'a> {
     named: bool,
 }
 
-/// The fragment at `at` in a block of file `number`.
-fn fragment(block: &[u8], at: usize, number: u64) -> Result<Fragment<'_>, Reason> {
+/// The fragment at `at` in a block of file `number`; `named`: of one whose fragments name it.
+fn fragment(block: &[u8], at: usize, number: u64, named: bool) -> Result<Fragment<'_>, Reason> {
     let rest = block.get(at..).unwrap_or_default();
     if rest.len() < HEADER_BYTES {
         return Err(Reason::Cut);
@@ -213,6 +214,8 @@ fn fragment(block: &[u8], at: usize, number: u64) -> Result<Fragment<'_>, Reason
     let length = usize::from(u16::from_le_bytes([rest[4], rest[5]]));
     let (kind, header) = match rest[6] {
         0 if length == 0 => return Err(Reason::Zeros),
+        // Nothing else there is RocksDB's: it may be what a client sent once, and needs no guessing of the number.
+        1..=4 | 10 | 11 | 130 | 131 if named => return Err(Reason::Type),
         1 => (Kind::Full, HEADER_BYTES),
         2 => (Kind::First, HEADER_BYTES),
         3 => (Kind::Middle, HEADER_BYTES),
@@ -252,15 +255,19 @@ fn fragment(block: &[u8], at: usize, number: u64) -> Result<Fragment<'_>, Reason
 
 /// Whether one changed bit is all that keeps what is at `at` in a block of file `number` from being a fragment: what
 /// nobody has written yet does not look so, whatever the file held before.
-fn one_bit_changed(block: &[u8], at: usize, number: u64) -> bool {
+fn one_bit_changed(block: &[u8], at: usize, number: u64, named: bool) -> bool {
     let mut tried = block.to_vec();
     let header = at..block.len().min(at + RECYCLABLE_HEADER_BYTES);
     for bit in header.start * 8..header.end * 8 {
         tried[bit / 8] ^= 1 << (bit % 8);
-        if fragment(&tried, at, number).is_ok() {
+        if fragment(&tried, at, number, named).is_ok() {
             return true;
         }
         tried[bit / 8] ^= 1 << (bit % 8);
+    }
+    // From here on only a checksum may be what does not hold.
+    if fragment(block, at, number, named).err() != Some(Reason::Checksum) {
+        return false;
     }
     let length = usize::from(u16::from_le_bytes([block[at + 4], block[at + 5]]));
     let header = match block[at + 6] {
@@ -357,7 +364,7 @@ impl Scanner {
             if block.len() == BLOCK_BYTES && block.len() - at < HEADER_BYTES {
                 break;
             }
-            match fragment(block, at, self.number) {
+            match fragment(block, at, self.number, self.named) {
                 Ok(fragment) => {
                     if self.take(&fragment, self.offset + at as u64, visit) {
                         at += fragment.bytes;
@@ -370,8 +377,8 @@ impl Scanner {
                     break;
                 }
                 Err(reason) => {
-                    self.one_bit_changed =
-                        block.len() - at >= HEADER_BYTES && one_bit_changed(block, at, self.number);
+                    self.one_bit_changed = block.len() - at >= HEADER_BYTES
+                        && one_bit_changed(block, at, self.number, self.named);
                     let unwritten = unwritten(block, at, reason);
                     self.stop_at(self.offset + at as u64, reason, unwritten);
                 }
@@ -445,7 +452,7 @@ impl Scanner {
     fn search(&mut self, block: &[u8], from: usize, visit: &mut dyn FnMut(Seen<'_>)) {
         let mut at = from;
         while at + HEADER_BYTES <= block.len() {
-            match fragment(block, at, self.number) {
+            match fragment(block, at, self.number, self.named) {
                 Ok(found) if !found.payload.is_empty() => {
                     let offset = self.offset + at as u64;
                     // The fragment that did not fit into its place is no later one.
@@ -458,7 +465,7 @@ impl Scanner {
                         visit(Seen::Behind {
                             at: offset,
                             head: begins.then_some(head),
-                            within: stop.reason == Reason::Cut,
+                            within: stop.reason == Reason::Cut || self.named,
                         });
                     }
                     at += found.bytes;
@@ -474,7 +481,7 @@ impl Scanner {
 pub fn first_batch(block: &[u8], number: u64) -> Option<BatchHead> {
     let mut at = 0;
     loop {
-        let found = fragment(block, at, number).ok()?;
+        let found = fragment(block, at, number, false).ok()?;
         match found.kind {
             Kind::Full | Kind::First => return BatchHead::parse(found.payload),
             Kind::Other => at += found.bytes,

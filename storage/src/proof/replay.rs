@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::wal::{BLOCK_BYTES, BatchHead, NoteKey, Scanner, Seen};
+use crate::wal::{BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHead, NoteKey, Scanner, Seen};
 
 /// Where the reading of the write-ahead logs ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +68,10 @@ impl Replay {
             self.found_behind(log, at, Some(head), false);
             return;
         }
-        // What a client sent once may lie where this file's own records end, and look like the next one.
-        if named && self.key.is_some() && batch.synced_to(self.key.as_ref()).is_none() {
+        // What a client sent once may lie where this file's own records end, and look like the next one. RocksDB itself
+        // begins a log with a batch of nothing where recovery met anything odd; whoever forged one forged nothing.
+        let empty = batch.count == 0 && head.len() == BATCH_HEADER_BYTES;
+        if named && !empty && self.key.is_some() && batch.synced_to(self.key.as_ref()).is_none() {
             self.end = Some(End {
                 log,
                 at,
@@ -151,7 +153,8 @@ pub(super) fn replay(
             good = good.min(end.at);
         }
         replay.good = (log, good);
-        if named && std::fs::metadata(&path)?.len() > good {
+        // Where a file has no record of its own yet, nothing in it tells that it was used before.
+        if (named || key.is_some()) && std::fs::metadata(&path)?.len() > good {
             replay.leftovers.push((log, good));
         }
         if let Some(stop) = stop {
