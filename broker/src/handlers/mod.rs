@@ -2,6 +2,7 @@
 //! request and gives a response; it never touches a socket, a clock of its own, or RocksDB.
 
 pub mod acls;
+pub mod api_versions;
 pub mod configs;
 pub mod fetch;
 pub mod fetch_session;
