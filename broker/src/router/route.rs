@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -93,14 +94,41 @@ fn base<Q: Request, const MIN: i16, const MAX: i16>(name: &'static str, run: Run
     }
 }
 
-fn decode<Q: Request>(call: &mut Call) -> Result<Q, &'static str> {
+/// What is kept of a call for its answer.
+struct Asked {
+    broker: Arc<Broker>,
+    version: i16,
+    correlation_id: i32,
+}
+
+impl Asked {
+    /// Counts a response's errors and encodes it.
+    fn told<Q: Request<Response: ErrorCounts>>(&self, response: Q::Response) -> Told {
+        let error_code = count_errors(&self.broker, Q::KEY, &response);
+        Told::new(
+            encode(&response, self.correlation_id, self.version),
+            error_code,
+        )
+    }
+}
+
+/// Walks and decodes, and lets go of the frame. The error is the cause to close the connection with.
+fn decode<Q: Request>(mut call: Call) -> Result<(Ctx, Q, Asked), &'static str> {
     let version = call.ctx.api_version;
     let trailing = guard::check(Q::KEY, version, &call.body).map_err(|error| error.cause())?;
     if trailing > 0 {
         // Kafka reads past them, so they are only counted.
         call.ctx.broker.metrics.refused("trailing_bytes");
     }
-    Q::decode(&mut call.body, version).map_err(|_| "undecodable_request")
+    let request = Q::decode(&mut call.body, version).map_err(|_| "undecodable_request")?;
+    // A request may wait long, and the frame may be much larger than what the request itself holds of it.
+    drop((call.body, call.room));
+    let asked = Asked {
+        broker: call.ctx.broker.clone(),
+        version,
+        correlation_id: call.correlation_id,
+    };
+    Ok((call.ctx, request, asked))
 }
 
 pub(super) fn encode<R: Encodable + HeaderVersion>(
@@ -148,21 +176,15 @@ where
 {
     base::<Q, MIN, MAX>(
         name,
-        Box::new(move |mut call| {
+        Box::new(move |call| {
             Box::pin(async move {
-                let request = match decode::<Q>(&mut call) {
-                    Ok(request) => request,
+                let (ctx, request, asked) = match decode::<Q>(call) {
+                    Ok(decoded) => decoded,
                     Err(cause) => return Ran::close(cause),
                 };
-                let version = call.ctx.api_version;
-                // A request may wait long, and what it needs of the frame it holds itself.
-                drop((call.body, call.room));
-                let broker = call.ctx.broker.clone();
-                let response = handler(call.ctx, request).await;
-                let error_code = count_errors(&broker, Q::KEY, &response);
-                let reply = encode(&response, call.correlation_id, version);
-                drop(response);
-                Ran::Now(Told::new(reply, error_code).admitted(&broker, 0).await)
+                let response = handler(ctx, request).await;
+                let told = asked.told::<Q>(response);
+                Ran::Now(told.admitted(&asked.broker, 0).await)
             })
         }),
     )
@@ -180,25 +202,18 @@ where
 {
     base::<Q, MIN, MAX>(
         name,
-        Box::new(move |mut call| {
+        Box::new(move |call| {
             Box::pin(async move {
-                let request = match decode::<Q>(&mut call) {
-                    Ok(request) => request,
+                let (ctx, request, asked) = match decode::<Q>(call) {
+                    Ok(decoded) => decoded,
                     Err(cause) => return Ran::close(cause),
                 };
-                let version = call.ctx.api_version;
-                let correlation_id = call.correlation_id;
-                // The frame is no longer needed whole; what the request kept of it stays alive by itself.
-                drop((call.body, call.room));
-                let broker = call.ctx.broker.clone();
-                let deferred = handler(call.ctx, request).await;
+                let deferred = handler(ctx, request).await;
                 Ran::Later(Box::pin(async move {
                     match deferred.answer.await {
                         DeferredAnswer::Response(response) => {
-                            let error_code = count_errors(&broker, Q::KEY, &response);
-                            let reply = encode(&response, correlation_id, version);
-                            drop(response);
-                            Told::new(reply, error_code).admitted(&broker, 0).await
+                            let told = asked.told::<Q>(response);
+                            told.admitted(&asked.broker, 0).await
                         }
                         DeferredAnswer::Nothing => Told::new(Reply::Nothing, 0),
                         DeferredAnswer::Close(cause) => Told::new(Reply::Close(cause), 0),
@@ -219,29 +234,24 @@ where
 {
     base::<FetchRequest, MIN, MAX>(
         name,
-        Box::new(move |mut call| {
+        Box::new(move |call| {
             Box::pin(async move {
-                let request = match decode::<FetchRequest>(&mut call) {
-                    Ok(request) => request,
+                let (ctx, request, asked) = match decode::<FetchRequest>(call) {
+                    Ok(decoded) => decoded,
                     Err(cause) => return Ran::close(cause),
                 };
-                let version = call.ctx.api_version;
-                let correlation_id = call.correlation_id;
-                // A fetch may wait long, and the frame may be much larger than what the request kept of it.
-                drop((call.body, call.room));
-                let broker = call.ctx.broker.clone();
-                let answer = handler(call.ctx, request).await;
-                let error_code = count_errors(&broker, FetchRequest::KEY, &answer.response);
+                let answer = handler(ctx, request).await;
+                let error_code = count_errors(&asked.broker, FetchRequest::KEY, &answer.response);
                 let encoded = fetch_response::encode(
-                    correlation_id,
+                    asked.correlation_id,
                     &answer.response,
                     &answer.records,
-                    version,
+                    asked.version,
                 );
                 let reply = match encoded {
                     Ok(pieces) => Reply::Frame(pieces),
                     Err(error) => {
-                        tracing::error!(%error, version, "fetch response cannot be encoded");
+                        tracing::error!(%error, version = asked.version, "fetch response cannot be encoded");
                         Reply::Close("unencodable_response")
                     }
                 };
@@ -255,7 +265,7 @@ where
                 };
                 let batch_bytes = answer.records.iter().flatten().map(Bytes::len).sum();
                 drop((answer.response, answer.records));
-                Ran::Now(told.admitted(&broker, batch_bytes).await)
+                Ran::Now(told.admitted(&asked.broker, batch_bytes).await)
             })
         }),
     )
