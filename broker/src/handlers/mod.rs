@@ -14,6 +14,7 @@ pub mod offsets;
 pub mod produce;
 pub mod producer_ids;
 pub mod quotas;
+mod refusal;
 pub mod topics;
 
 use ottla_protocol::error_code::ErrorCode;
