@@ -26,8 +26,8 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Starts the process that mounts on an existing folder, says so in a line `mounted`, and waits. `what` the test
-    /// does with whose help stands in the message when it cannot.
+    /// Starts the process that mounts on an existing folder, whose path it has as `FOLDER`, says `mounted` in a line, and
+    /// waits. `what` it mounts, and as whom, stands in the message when it cannot.
     pub fn new(folder: &Path, holder: Run, deadline: Duration, what: &str) -> Mount {
         let holder = holder.env("FOLDER", folder).start();
         let mounted = holder

@@ -55,7 +55,7 @@ fn half_a_frame() -> Vec<u8> {
 /// As many as this hold all the room for usual requests several times over.
 const HALVES: usize = 60;
 
-/// So many connections that have sent these bytes; all of them are counted.
+/// As many connections that have sent these bytes, all of them counted by the broker.
 fn all_send(target: &mut Target, bytes: &[u8]) -> Vec<Client> {
     let clients = target.connect_sending(HALVES, bytes);
     target.wait_until("all are connected", |target| {
