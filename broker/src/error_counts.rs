@@ -40,13 +40,6 @@ impl ErrorCounts for FetchResponse {
     }
 }
 
-impl ErrorCounts for ListOffsetsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions.for_each(|partition| tell(partition.error_code));
-    }
-}
-
 impl ErrorCounts for MetadataResponse {
     fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
         tell(self.error_code);
@@ -57,48 +50,6 @@ impl ErrorCounts for MetadataResponse {
                 .iter()
                 .for_each(|partition| tell(partition.error_code));
         }
-    }
-}
-
-impl ErrorCounts for CreateTopicsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        self.topics.iter().for_each(|topic| tell(topic.error_code));
-    }
-}
-
-impl ErrorCounts for DeleteTopicsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        self.responses
-            .iter()
-            .for_each(|topic| tell(topic.error_code));
-    }
-}
-
-impl ErrorCounts for DeleteRecordsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions.for_each(|partition| tell(partition.error_code));
-    }
-}
-
-impl ErrorCounts for OffsetForLeaderEpochResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions.for_each(|partition| tell(partition.error_code));
-    }
-}
-
-impl ErrorCounts for DescribeConfigsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        self.results
-            .iter()
-            .for_each(|resource| tell(resource.error_code));
-    }
-}
-
-impl ErrorCounts for CreatePartitionsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        self.results.iter().for_each(|topic| tell(topic.error_code));
     }
 }
 
@@ -139,6 +90,48 @@ own_code!(
     ListConfigResourcesResponse
 );
 
+/// Answers that are a list of outcomes, each with its code.
+macro_rules! listed_codes {
+    ($($response:ident.$outcomes:ident),+) => {
+        $(impl ErrorCounts for $response {
+            fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+                self.$outcomes.iter().for_each(|outcome| tell(outcome.error_code));
+            }
+        })+
+    };
+}
+
+listed_codes!(
+    CreateTopicsResponse.topics,
+    DeleteTopicsResponse.responses,
+    CreatePartitionsResponse.results,
+    DescribeGroupsResponse.groups,
+    DeleteGroupsResponse.results,
+    DescribeConfigsResponse.results,
+    AlterConfigsResponse.responses,
+    IncrementalAlterConfigsResponse.responses,
+    CreateAclsResponse.results
+);
+
+/// Answers whose only error codes are those of partitions.
+macro_rules! partition_codes {
+    ($($response:ty),+) => {
+        $(impl ErrorCounts for $response {
+            fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
+                let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+                partitions.for_each(|partition| tell(partition.error_code));
+            }
+        })+
+    };
+}
+
+partition_codes!(
+    ListOffsetsResponse,
+    DeleteRecordsResponse,
+    OffsetForLeaderEpochResponse,
+    OffsetCommitResponse
+);
+
 impl ErrorCounts for FindCoordinatorResponse {
     fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
         if self.coordinators.is_empty() {
@@ -158,25 +151,6 @@ impl ErrorCounts for LeaveGroupResponse {
     }
 }
 
-impl ErrorCounts for DescribeGroupsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        self.groups.iter().for_each(|group| tell(group.error_code));
-    }
-}
-
-impl ErrorCounts for DeleteGroupsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        self.results.iter().for_each(|group| tell(group.error_code));
-    }
-}
-
-impl ErrorCounts for OffsetCommitResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
-        partitions.for_each(|partition| tell(partition.error_code));
-    }
-}
-
 impl ErrorCounts for OffsetFetchResponse {
     fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
         if self.groups.is_empty() {
@@ -192,14 +166,6 @@ impl ErrorCounts for OffsetFetchResponse {
     }
 }
 
-impl ErrorCounts for CreateAclsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        self.results
-            .iter()
-            .for_each(|result| tell(result.error_code));
-    }
-}
-
 impl ErrorCounts for DeleteAclsResponse {
     fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
         for filter in &self.filter_results {
@@ -209,22 +175,6 @@ impl ErrorCounts for DeleteAclsResponse {
                 .iter()
                 .for_each(|acl| tell(acl.error_code));
         }
-    }
-}
-
-impl ErrorCounts for AlterConfigsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        self.responses
-            .iter()
-            .for_each(|resource| tell(resource.error_code));
-    }
-}
-
-impl ErrorCounts for IncrementalAlterConfigsResponse {
-    fn error_codes(&self, tell: &mut dyn FnMut(i16)) {
-        self.responses
-            .iter()
-            .for_each(|resource| tell(resource.error_code));
     }
 }
 

@@ -76,6 +76,19 @@ impl Server {
         Answer::parse(&self.exchange(head.as_bytes()).await)
     }
 
+    /// A client that asks for a page of 25 MB, which fits into no socket buffer, and does not read. The page has it
+    /// while the source is held.
+    async fn stuck_client(&self) -> (TcpStream, Arc<Many>) {
+        let source = Arc::new(Many(20_000));
+        self.metrics.watch_partitions(&source);
+        let mut stuck = self.connect().await;
+        stuck
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        (stuck, source)
+    }
+
     async fn end(self) {
         self.stop.cancel();
         within(self.task).await.unwrap();
@@ -289,14 +302,7 @@ async fn a_connection_ends_even_if_its_client_reads_nothing() {
         ..UNHURRIED
     })
     .await;
-    let source = Arc::new(Many(20_000));
-    server.metrics.watch_partitions(&source);
-    // 25 MB fit into no socket buffer.
-    let mut stuck = server.connect().await;
-    stuck
-        .write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
-        .await
-        .unwrap();
+    let (mut stuck, _source) = server.stuck_client().await;
     // Only one connection is served at a time: this one's end, whatever the answer, comes after the stuck one's.
     server
         .exchange(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -436,13 +442,7 @@ async fn stopping_does_not_wait_for_a_client_that_reads_nothing() {
         ..UNHURRIED
     })
     .await;
-    let source = Arc::new(Many(20_000));
-    server.metrics.watch_partitions(&source);
-    let mut stuck = server.connect().await;
-    stuck
-        .write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
-        .await
-        .unwrap();
+    let (mut stuck, _source) = server.stuck_client().await;
     let mut start = [0; 4];
     within(stuck.read_exact(&mut start)).await.unwrap();
     server.end().await;

@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod apache_kafka;
 pub mod broker;
+pub mod cli;
 pub mod clients;
 pub mod exposition;
 pub mod group_checks;
@@ -25,6 +26,7 @@ pub mod process;
 pub mod record_keeping;
 pub mod round_trip;
 pub mod shim;
+pub mod topics;
 pub mod wire;
 
 pub use broker::Broker;

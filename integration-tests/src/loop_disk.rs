@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::namespace::{Mount, canonical};
 use crate::process::{Process, Run};
 
 /// Making, mounting or unmounting a small file system takes no longer.
@@ -37,51 +38,33 @@ mount -o loop \"$IMAGE\" \"$FOLDER\"
 
 /// A mounted disk; unmounted when dropped.
 pub struct LoopDisk {
-    holder: Process,
+    mount: Mount,
     image: PathBuf,
-    folder: PathBuf,
 }
 
 impl LoopDisk {
     /// A disk of so many MiB, with its files in an existing, empty folder.
     pub fn new(folder: &Path, mebibytes: u32) -> LoopDisk {
-        let folder = folder
-            .canonicalize()
-            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let (image, mount) = (folder.join("image"), folder.join("mount"));
-        std::fs::create_dir(&mount).expect("an empty folder");
+        let folder = canonical(folder);
+        let (image, mounted) = (folder.join("image"), folder.join("mount"));
+        std::fs::create_dir(&mounted).expect("an empty folder");
         let script = format!(
             "truncate -s {mebibytes}M \"$IMAGE\"; mkfs.ext4 -q -F \"$IMAGE\"
 {MOUNT}echo mounted; exec tail -f /dev/null"
         );
         let holder = Run::new("unshare")
             .args(["--mount", "bash", "-euc", &script])
-            .env("IMAGE", &image)
-            .env("FOLDER", &mount)
-            .start();
-        let mounted = holder
-            .stdout
-            .wait_for_line(DEADLINE, |line| (line == "mounted").then_some(()));
-        assert!(
-            mounted.is_some(),
-            "this test mounts an ext4 image as root through a loop device, and cannot:\n{}",
-            holder.output()
-        );
+            .env("IMAGE", &image);
+        let what = "an ext4 image as root through a loop device";
         LoopDisk {
-            holder,
+            mount: Mount::new(&mounted, holder, DEADLINE, what),
             image,
-            folder: mount,
         }
     }
 
     /// The disk as processes outside of the namespace reach it; the same after every cut.
     pub fn path(&self) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        let inside = self
-            .folder
-            .strip_prefix("/")
-            .expect("canonical paths are absolute");
-        root.join(inside)
+        self.mount.path()
     }
 
     /// Makes ready for a cut.
@@ -101,11 +84,9 @@ impl LoopDisk {
     /// Mounts it again. Nobody may have a file of it open.
     pub fn restore_power(&self) {
         let script = format!("umount \"$FOLDER\"\n{MOUNT}");
-        Run::new("nsenter")
-            .args(["--mount", "--target", &self.holder.id().to_string()])
-            .args(["bash", "-euc", &script])
+        self.mount
+            .inside(&["bash", "-euc", &script])
             .env("IMAGE", &self.image)
-            .env("FOLDER", &self.folder)
             .timeout(DEADLINE)
             .succeed();
     }

@@ -19,44 +19,73 @@ pub fn bash_apart(script: &str) -> Run {
         .args(["bash", "-euc", &format!("ip link set lo up\n{script}")])
 }
 
-/// A file system in memory, seen under a path that ends with this value.
-pub struct SmallDisk {
+/// A file system that one waiting process holds mounted in a mount namespace of its own; it ends with this value.
+pub struct Mount {
     holder: Process,
     folder: PathBuf,
 }
 
-impl SmallDisk {
-    /// A disk of so many MiB, and 2,000 files, over an existing, empty folder, in a mount namespace that one waiting process holds.
-    pub fn new(folder: &Path, mebibytes: u32) -> SmallDisk {
-        let folder = folder
-            .canonicalize()
-            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        let script = format!(
-            "mount -t tmpfs -o size={mebibytes}m,nr_inodes=2000 tmpfs \"$FOLDER\" && echo mounted && exec tail -f /dev/null"
-        );
-        let holder = unshare()
-            .args(["--mount", "bash", "-c", &script])
-            .env("FOLDER", &folder)
-            .start();
+impl Mount {
+    /// Starts the process that mounts on an existing folder, whose path it has as `FOLDER`, says `mounted` in a line, and
+    /// waits. `what` it mounts, and as whom, stands in the message when it cannot.
+    pub fn new(folder: &Path, holder: Run, deadline: Duration, what: &str) -> Mount {
+        let holder = holder.env("FOLDER", folder).start();
         let mounted = holder
             .stdout
-            .wait_for_line(DEADLINE, |line| (line == "mounted").then_some(()));
+            .wait_for_line(deadline, |line| (line == "mounted").then_some(()));
         assert!(
             mounted.is_some(),
-            "this test mounts a small file system, as root or in a user namespace, and cannot:\n{}",
+            "this test mounts {what}, and cannot:\n{}",
             holder.output()
         );
-        SmallDisk { holder, folder }
+        Mount {
+            holder,
+            folder: folder.to_owned(),
+        }
     }
 
-    /// The disk as processes outside of the namespace reach it.
+    /// The folder as processes outside of the namespace reach it; the same whatever is mounted there.
     pub fn path(&self) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
         let inside = self
             .folder
             .strip_prefix("/")
             .expect("canonical paths are absolute");
-        root.join(inside)
+        PathBuf::from(format!("/proc/{}/root", self.holder.id())).join(inside)
+    }
+
+    /// A command in the namespace, with the folder's path there as `FOLDER`.
+    pub fn inside(&self, command: &[&str]) -> Run {
+        Run::new("nsenter")
+            .args(["--mount", "--target", &self.holder.id().to_string()])
+            .args(command.to_vec())
+            .env("FOLDER", &self.folder)
+    }
+}
+
+/// The path of a folder from the root, without links.
+pub fn canonical(folder: &Path) -> PathBuf {
+    folder
+        .canonicalize()
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+}
+
+/// A file system in memory, seen under a path that ends with this value.
+pub struct SmallDisk(Mount);
+
+impl SmallDisk {
+    /// A disk of so many MiB, and 2,000 files, over an existing, empty folder, in a mount namespace that one waiting process holds.
+    pub fn new(folder: &Path, mebibytes: u32) -> SmallDisk {
+        let script = format!(
+            "mount -t tmpfs -o size={mebibytes}m,nr_inodes=2000 tmpfs \"$FOLDER\" && echo mounted && exec tail -f /dev/null"
+        );
+        let holder = unshare().args(["--mount", "bash", "-c", &script]);
+        let what = "a small file system, as root or in a user namespace";
+        SmallDisk(Mount::new(&canonical(folder), holder, DEADLINE, what))
+    }
+
+    /// The disk as processes outside of the namespace reach it.
+    pub fn path(&self) -> PathBuf {
+        self.0.path()
     }
 }
 

@@ -5,18 +5,11 @@
 //! of them by its offset. What it never lets through is an answer that is silently wrong: other bytes, or nothing
 //! where a batch was acknowledged.
 
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{
-    CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, TopicName,
-};
-use kafka_protocol::protocol::StrBytes;
 use ottla_protocol::batch::{self, BatchBuilder};
 
 use crate::Broker;
 use crate::http::{metrics_when, sample};
+use crate::topics;
 use crate::wire::Wire;
 
 /// A batch as it was sent, and where its acknowledgement said it lies.
@@ -43,21 +36,11 @@ pub struct Looked {
     pub refused: usize,
 }
 
-fn name(topic: &str) -> TopicName {
-    TopicName(StrBytes::from_string(topic.to_owned()))
-}
-
 impl Ledger {
     /// Makes the topic.
     pub fn create(wire: &mut Wire, topic: &str, partitions: i32) -> Ledger {
-        let creatable = CreatableTopic::default()
-            .with_name(name(topic))
-            .with_num_partitions(partitions)
-            .with_replication_factor(1);
-        let request = CreateTopicsRequest::default()
-            .with_topics(vec![creatable])
-            .with_timeout_ms(10_000);
-        assert_eq!(wire.ask(7, &request).topics[0].error_code, 0);
+        let created = topics::create(wire, topic, partitions, &[]);
+        assert_eq!(created.error_code, 0);
         Ledger {
             topic: topic.to_owned(),
             entries: Vec::new(),
@@ -86,18 +69,7 @@ impl Ledger {
         let time = 1_700_000_000_000 + self.entries.len() as i64;
         let batch = BatchBuilder::new(time).record(time, None, Some(&value), &[]);
         let batch = batch.build();
-        let data = PartitionProduceData::default()
-            .with_index(partition)
-            .with_records(Some(batch.clone()));
-        let topic = TopicProduceData::default()
-            .with_name(name(&self.topic))
-            .with_partition_data(vec![data]);
-        let request = ProduceRequest::default()
-            .with_acks(-1)
-            .with_timeout_ms(10_000)
-            .with_topic_data(vec![topic]);
-        let response = wire.ask(9, &request);
-        let answer = &response.responses[0].partition_responses[0];
+        let answer = topics::produce(wire, &self.topic, partition, batch.clone());
         assert_eq!(answer.error_code, 0, "{answer:?}");
         self.entries.push(Entry {
             partition,
@@ -116,9 +88,7 @@ impl Ledger {
     /// # Panics
     /// When an answer is silently wrong.
     pub fn look(&self, wire: &mut Wire) -> Looked {
-        let topic = MetadataRequestTopic::default().with_name(Some(name(&self.topic)));
-        let request = MetadataRequest::default().with_topics(Some(vec![topic]));
-        let known = wire.ask(9, &request).topics[0].error_code;
+        let known = topics::metadata(wire, &self.topic).error_code;
         assert_eq!(known, 0, "the topic is there");
         let mut looked = Looked::default();
         for entry in &self.entries {
@@ -152,16 +122,7 @@ fn fetch(
     partition: i32,
     offset: i64,
 ) -> Result<Option<Vec<u8>>, i16> {
-    let partition = FetchPartition::default()
-        .with_partition(partition)
-        .with_fetch_offset(offset)
-        .with_partition_max_bytes(1);
-    let topic = FetchTopic::default()
-        .with_topic(name(topic))
-        .with_partitions(vec![partition]);
-    let request = FetchRequest::default()
-        .with_max_bytes(1)
-        .with_topics(vec![topic]);
+    let request = topics::fetch_request(topic, partition, offset, 1);
     let response = wire.ask(12, &request);
     let found = &response.responses[0].partitions[0];
     if found.error_code != 0 {
@@ -189,11 +150,8 @@ pub fn wait_until_proven(broker: &Broker) {
 
 /// The leader epoch of each partition of a topic.
 pub fn leader_epochs(wire: &mut Wire, topic: &str) -> Vec<i32> {
-    let topic = MetadataRequestTopic::default().with_name(Some(name(topic)));
-    let request = MetadataRequest::default().with_topics(Some(vec![topic]));
-    let response = wire.ask(9, &request);
-    let partitions = &response.topics[0].partitions;
-    partitions
+    topics::metadata(wire, topic)
+        .partitions
         .iter()
         .map(|partition| partition.leader_epoch)
         .collect()

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ottla_integration_tests::broker::ottla;
+use ottla_integration_tests::cli::json_lines;
 use ottla_integration_tests::http::{get, metrics_when, sample};
 use ottla_integration_tests::record_keeping::{Ledger, leader_epochs};
 use ottla_integration_tests::wire::Wire;
@@ -29,9 +30,7 @@ fn check(data: &Path) -> Run {
 /// The lines of `ottla check --json` and its exit code.
 fn checked(data: &Path) -> (Vec<Value>, Option<i32>) {
     let output = check(data).args(["--json"]).finish();
-    let lines = output.stdout.lines();
-    let objects = lines.map(|line| serde_json::from_str(line).expect("an object a line"));
-    (objects.collect(), output.status.code())
+    (json_lines(&output.stdout), output.status.code())
 }
 
 #[test]

@@ -4,18 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kafka_protocol::messages::ProduceRequest;
-use kafka_protocol::messages::TopicName;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::protocol::StrBytes;
 use ottla_integration_tests::broker::{Launch, ottla};
+use ottla_integration_tests::cli::json_lines;
 use ottla_integration_tests::http::{metrics_when, sample};
 use ottla_integration_tests::record_keeping::Ledger;
 use ottla_integration_tests::shim::BadDisk;
 use ottla_integration_tests::wire::Wire;
-use ottla_integration_tests::{Broker, TempDir};
+use ottla_integration_tests::{Broker, TempDir, topics};
 use ottla_protocol::batch::BatchBuilder;
-use serde_json::Value;
 
 const TOPIC: &str = "sectors";
 const BATCHES: usize = 100;
@@ -75,10 +71,7 @@ fn a_bad_sector_is_told_with_its_place_and_everything_else_is_read() {
         check = check.env(name, value);
     }
     let output = check.finish();
-    let lines = output.stdout.lines();
-    let lines: Vec<Value> = lines
-        .map(|line| serde_json::from_str(line).expect("an object a line"))
-        .collect();
+    let lines = json_lines(&output.stdout);
     assert_eq!(output.status.code(), Some(EXIT_DATA_LOST), "{output:?}");
     let of_file = lines.iter().find(|line| line["file"].is_string());
     assert!(of_file.is_some(), "{lines:?}");
@@ -123,16 +116,7 @@ fn a_read_that_hangs_does_not_keep_a_broker_alive_whose_sync_failed() {
     let batch = BatchBuilder::new(1_700_000_000_000)
         .record(1_700_000_000_000, None, Some(b"value"), &[])
         .build();
-    let data = PartitionProduceData::default().with_records(Some(batch));
-    let topic = TopicProduceData::default()
-        .with_name(TopicName(StrBytes::from_static_str(TOPIC)))
-        .with_partition_data(vec![data]);
-    let request = ProduceRequest::default()
-        .with_acks(-1)
-        .with_timeout_ms(10_000)
-        .with_topic_data(vec![topic]);
-    let response = wire.ask(9, &request);
-    let answer = &response.responses[0].partition_responses[0];
+    let answer = topics::produce(&mut wire, TOPIC, 0, batch);
     assert_ne!(answer.error_code, 0, "{answer:?}");
     let ended = broker.process().wait(END_DEADLINE);
     let status = ended.unwrap_or_else(|| panic!("it runs on: {:?}", broker.log()));

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use ottla_integration_tests::broker::{free_port, ottla};
+use ottla_integration_tests::cli::{command, json_lines, text};
 use ottla_integration_tests::clients::kcat;
 use ottla_integration_tests::{Broker, Output, Process, Run, TempDir, unique};
 use rustix::process::Signal;
@@ -15,23 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn broker(folder: &TempDir) -> Broker {
     let at_once = ("group.initial.rebalance.delay.ms", "0");
     Broker::start(folder.path(), &[("num.partitions", "2"), at_once])
-}
-
-fn command(broker: &Broker, args: &[&str]) -> Run {
-    ottla()
-        .args(args.to_vec())
-        .env("OTTLA_BOOTSTRAP", broker.bootstrap())
-}
-
-fn text(broker: &Broker, args: &[&str]) -> String {
-    command(broker, args).succeed().stdout
-}
-
-fn json_lines(text: &str) -> Vec<Value> {
-    let parsed = |line: &str| {
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"))
-    };
-    text.lines().map(parsed).collect()
 }
 
 fn objects(broker: &Broker, args: &[&str]) -> Vec<Value> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ottla_integration_tests::broker::ottla;
+use ottla_integration_tests::cli::{command, json_lines, text};
 use ottla_integration_tests::{Broker, Run, TempDir, binaries, unique};
 use serde_json::{Value, json};
 
@@ -10,23 +10,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn broker(folder: &TempDir) -> Broker {
     Broker::start(folder.path(), &[("num.partitions", "2")])
-}
-
-fn command(broker: &Broker, args: &[&str]) -> Run {
-    ottla()
-        .args(args.to_vec())
-        .env("OTTLA_BOOTSTRAP", broker.bootstrap())
-}
-
-fn text(broker: &Broker, args: &[&str]) -> String {
-    command(broker, args).succeed().stdout
-}
-
-fn objects(text: &str) -> Vec<Value> {
-    let parsed = |line: &str| {
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"))
-    };
-    text.lines().map(parsed).collect()
 }
 
 #[test]
@@ -37,7 +20,7 @@ fn records_are_made_of_files_json_fixed_keys_and_nothing() {
     let produce = |args: &[&str], lines: &str| {
         let all = [&["produce", &topic, "-p", "0", "--json"], args].concat();
         let said = command(&broker, &all).stdin(lines).succeed().stdout;
-        objects(&said)
+        json_lines(&said)
     };
     let written = |first: i64, last: i64| {
         json!({
@@ -98,7 +81,7 @@ fn configs_are_taken_back_and_all_topics_are_shown_when_asked_for() {
     let alter = ["topic", "alter", "a", "--set", "flush.ms=9", "--set"];
     command(&broker, &[&alter[..], &["retention.ms=7"]].concat()).succeed();
     command(&broker, &["topic", "alter", "a", "--unset", "flush.ms"]).succeed();
-    let described = objects(&text(&broker, &["topic", "describe", "--json"]));
+    let described = json_lines(&text(&broker, &["topic", "describe", "--json"]));
     let configs: Vec<_> = described
         .iter()
         .map(|topic| (topic["topic"].as_str(), topic["configs"].clone()))
@@ -113,7 +96,7 @@ fn configs_are_taken_back_and_all_topics_are_shown_when_asked_for() {
     // The first member of a group makes the topic of groups.
     assert_eq!(text(&broker, &["consume", "a", "-G", "g", "-e"]), "");
     let names = |args: &[&str]| -> Vec<String> {
-        let listed = objects(&text(&broker, args));
+        let listed = json_lines(&text(&broker, args));
         let name = |topic: &Value| topic["topic"].as_str().map(str::to_owned);
         listed.iter().filter_map(name).collect()
     };
@@ -139,7 +122,7 @@ fn configs_are_taken_back_and_all_topics_are_shown_when_asked_for() {
         ("unset", key, "1048588"),
     ] {
         command(&broker, &["config", verb, "broker", "1", setting]).succeed();
-        let now = objects(&text(
+        let now = json_lines(&text(
             &broker,
             &["config", "describe", "broker", "1", key, "--json"],
         ));

@@ -9,28 +9,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    FetchRequest, FindCoordinatorRequest, GroupId, InitProducerIdRequest, MetadataRequest,
-    OffsetCommitRequest, ProduceRequest, ProducerId, TopicName,
+    CreatePartitionsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest,
+    FindCoordinatorRequest, GroupId, InitProducerIdRequest, MetadataRequest, OffsetCommitRequest,
+    ProducerId, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use ottla_integration_tests::broker::free_port;
 use ottla_integration_tests::http::{get, metrics_when, sample};
 use ottla_integration_tests::namespace::SmallDisk;
+use ottla_integration_tests::topics::topic_name;
 use ottla_integration_tests::wire::Wire;
-use ottla_integration_tests::{Broker, TempDir, seed};
+use ottla_integration_tests::{Broker, TempDir, seed, topics};
 use ottla_protocol::batch::{self, BatchBuilder};
 
 const DISK_MIB: u32 = 64;
@@ -102,7 +100,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_loses_nothing() {
     assert_eq!(read_all(&mut wire), acknowledged);
     assert_eq!(create(&mut wire, "another"), KAFKA_STORAGE_ERROR);
     assert_eq!(
-        topics(&mut wire),
+        topic_names(&mut wire),
         [TOPIC],
         "what was not stored is not there"
     );
@@ -117,7 +115,7 @@ fn a_full_disk_refuses_writes_serves_reads_and_loses_nothing() {
     broker.restart();
     let mut wire = Wire::connect(&broker);
     acknowledged = stored(&mut wire, acknowledged);
-    assert_eq!(topics(&mut wire), [TOPIC]);
+    assert_eq!(topic_names(&mut wire), [TOPIC]);
 
     // Room alone is not enough, since only a new start tells what reached the disk; but that is made without help.
     let free = free_bytes(disk.path());
@@ -301,7 +299,7 @@ fn with_little_room_what_needs_more_is_refused_in_time_and_the_rest_goes_on() {
     assert_eq!(commit(&mut wire, 7), NONE);
     assert_eq!(delete_records(&mut wire, "doomed"), NONE);
     assert_eq!(delete(&mut wire, "doomed"), NONE);
-    assert_eq!(topics(&mut wire), ["__consumer_offsets", TOPIC]);
+    assert_eq!(topic_names(&mut wire), ["__consumer_offsets", TOPIC]);
 
     std::fs::remove_file(&ballast).expect("the ballast is ours");
     let enough = |line: &str| line.contains("there is enough room").then_some(());
@@ -439,10 +437,6 @@ fn clean_marker(data: &Path) -> bool {
     data.join(".kafka_cleanshutdown").exists()
 }
 
-fn topic_name(topic: &str) -> TopicName {
-    TopicName(StrBytes::from_string(topic.to_owned()))
-}
-
 /// Random bytes, so that nothing on the way makes them smaller.
 fn batch_of(random: &mut fastrand::Rng) -> Vec<u8> {
     let value: Vec<u8> = (0..VALUE_BYTES).map(|_| random.u8(..)).collect();
@@ -453,17 +447,10 @@ fn batch_of(random: &mut fastrand::Rng) -> Vec<u8> {
 
 /// Creates a topic of one partition; its error code.
 fn create(wire: &mut Wire, topic: &str) -> i16 {
-    let topic = CreatableTopic::default()
-        .with_name(topic_name(topic))
-        .with_num_partitions(1)
-        .with_replication_factor(1);
-    let request = CreateTopicsRequest::default()
-        .with_topics(vec![topic])
-        .with_timeout_ms(10_000);
-    wire.ask(7, &request).topics[0].error_code
+    topics::create(wire, topic, 1, &[]).error_code
 }
 
-fn topics(wire: &mut Wire) -> Vec<String> {
+fn topic_names(wire: &mut Wire) -> Vec<String> {
     let all = MetadataRequest::default().with_topics(None);
     let topics = wire.ask(9, &all).topics;
     let name = |name: Option<TopicName>| name.expect("topics have names").0.to_string();
@@ -473,35 +460,17 @@ fn topics(wire: &mut Wire) -> Vec<String> {
 }
 
 fn produce(wire: &mut Wire, batch: Vec<u8>) -> PartitionProduceResponse {
-    let data = PartitionProduceData::default().with_records(Some(batch.into()));
-    let topic = TopicProduceData::default()
-        .with_name(topic_name(TOPIC))
-        .with_partition_data(vec![data]);
-    let request = ProduceRequest::default()
-        .with_acks(-1)
-        .with_timeout_ms(10_000)
-        .with_topic_data(vec![topic]);
-    wire.ask(9, &request).responses[0].partition_responses[0].clone()
+    topics::produce(wire, TOPIC, 0, batch.into())
+}
+
+/// A fetch of what lies at an offset, a megabyte at most.
+fn read_from(offset: i64) -> FetchRequest {
+    topics::fetch_request(TOPIC, 0, offset, 1 << 20)
 }
 
 /// All batches of the topic, as their producer sent them, after a look at its metadata.
-/// A fetch of what lies at an offset, a megabyte at most.
-fn read_from(offset: i64) -> FetchRequest {
-    let partition = FetchPartition::default()
-        .with_fetch_offset(offset)
-        .with_partition_max_bytes(1 << 20);
-    let topic = FetchTopic::default()
-        .with_topic(topic_name(TOPIC))
-        .with_partitions(vec![partition]);
-    FetchRequest::default()
-        .with_max_bytes(1 << 20)
-        .with_topics(vec![topic])
-}
-
 fn read_all(wire: &mut Wire) -> Vec<Vec<u8>> {
-    let topic = MetadataRequestTopic::default().with_name(Some(topic_name(TOPIC)));
-    let request = MetadataRequest::default().with_topics(Some(vec![topic]));
-    assert_eq!(wire.ask(9, &request).topics[0].error_code, NONE);
+    assert_eq!(topics::metadata(wire, TOPIC).error_code, NONE);
     let mut batches = Vec::new();
     loop {
         let response = wire.ask(12, &read_from(batches.len() as i64));

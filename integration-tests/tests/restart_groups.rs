@@ -181,16 +181,20 @@ impl Storm {
             self.feed();
             assert!(env.monotonic() < deadline, "no progress\n{}", self.told());
             self.check_running();
-            // Any line of the first running member, or a moment without one: the deadline counts.
-            let member = self.members.iter().rfind(|member| member.is_running);
-            let member = member.expect("there are always some");
-            let seen = member.process.stdout.all().len();
-            let moment = Duration::from_millis(200);
-            let _ = member
-                .process
-                .stdout
-                .wait_for(moment, |lines| (lines.len() > seen).then_some(()));
+            self.wait_a_moment();
         }
+    }
+
+    /// Waits for any line of the last running member, or a moment without one: the caller's deadline counts.
+    fn wait_a_moment(&self) {
+        let member = self.members.iter().rfind(|member| member.is_running);
+        let member = member.expect("there are always some");
+        let seen = member.process.stdout.all().len();
+        let moment = Duration::from_millis(200);
+        let _ = member
+            .process
+            .stdout
+            .wait_for(moment, |lines| (lines.len() > seen).then_some(()));
     }
 
     /// Starts the producer again when it has written all it was given.
@@ -264,14 +268,7 @@ impl Storm {
                 "the rest is not read\n{}",
                 self.told()
             );
-            let member = self.members.iter().rfind(|member| member.is_running);
-            let member = member.expect("there are always some");
-            let seen = member.process.stdout.all().len();
-            let moment = Duration::from_millis(200);
-            let _ = member
-                .process
-                .stdout
-                .wait_for(moment, |lines| (lines.len() > seen).then_some(()));
+            self.wait_a_moment();
         }
         for member in self.members.iter_mut().filter(|member| member.is_running) {
             member.process.signal(Signal::TERM);

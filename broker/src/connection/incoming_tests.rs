@@ -17,6 +17,16 @@ fn produce(bytes: usize, sent: usize) -> Vec<u8> {
     frame
 }
 
+/// A client that has sent 20 KiB of a Produce of 2 MiB, through a pipe of so many bytes, and the frames it sends.
+async fn begun(pipe: usize) -> (DuplexStream, Frames<DuplexStream>) {
+    let (mut theirs, ours) = duplex(pipe);
+    theirs
+        .write_all(&produce(2 * MIB, 20 << 10))
+        .await
+        .expect("sent");
+    (theirs, frames(ours))
+}
+
 /// Of 16 MiB: 6 MiB for usual requests.
 fn requests() -> Requests {
     Requests::new(16 * MIB)
@@ -43,12 +53,7 @@ async fn a_frame_has_thirty_seconds_from_its_first_byte_room_or_not() {
 #[tokio::test(start_paused = true)]
 async fn a_frame_that_is_begun_anew_with_is_not_given_more_time() {
     let requests = requests();
-    let (mut theirs, ours) = duplex(2 * MIB);
-    let mut frames = frames(ours);
-    theirs
-        .write_all(&produce(2 * MIB, 20 << 10))
-        .await
-        .expect("sent");
+    let (_theirs, mut frames) = begun(2 * MIB).await;
     let began = Instant::now();
     // As whenever an answer goes out meanwhile.
     let ended = loop {
@@ -65,12 +70,7 @@ async fn a_frame_that_is_begun_anew_with_is_not_given_more_time() {
 #[tokio::test(start_paused = true)]
 async fn time_in_which_nobody_reads_is_not_the_frames() {
     let requests = requests();
-    let (mut theirs, ours) = duplex(4 * MIB);
-    let mut frames = frames(ours);
-    theirs
-        .write_all(&produce(2 * MIB, 20 << 10))
-        .await
-        .expect("sent");
+    let (mut theirs, mut frames) = begun(4 * MIB).await;
     let next = frames.next(&requests, FOREVER);
     assert!(timeout(Duration::from_secs(20), next).await.is_err());
     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -87,12 +87,7 @@ async fn half_a_frame_gives_way_to_who_waits_for_its_room() {
     let requests = requests();
     let mut clients = Vec::new();
     for _ in 0..3 {
-        let (mut theirs, ours) = duplex(2 * MIB);
-        theirs
-            .write_all(&produce(2 * MIB, 20 << 10))
-            .await
-            .expect("sent");
-        let mut frames = frames(ours);
+        let (theirs, mut frames) = begun(2 * MIB).await;
         let next = frames.next(&requests, FOREVER);
         assert!(timeout(Duration::from_millis(1), next).await.is_err());
         clients.push((theirs, frames));
@@ -121,12 +116,7 @@ async fn many_half_frames_that_waited_for_room_hold_it_for_a_moment_only() {
     let requests = requests();
     let mut clients = Vec::new();
     for _ in 0..60 {
-        let (mut theirs, ours) = duplex(2 * MIB);
-        theirs
-            .write_all(&produce(2 * MIB, 20 << 10))
-            .await
-            .expect("sent");
-        clients.push((theirs, frames(ours)));
+        clients.push(begun(2 * MIB).await);
     }
     let others = clients
         .iter_mut()
@@ -170,12 +160,7 @@ async fn a_frame_that_comes_at_the_least_rate_is_not_ended_though_others_wait() 
 #[tokio::test(start_paused = true)]
 async fn a_frame_behind_a_request_gets_no_room_before_its_turn() {
     let requests = requests();
-    let (mut theirs, ours) = duplex(2 * MIB);
-    let mut frames = frames(ours);
-    theirs
-        .write_all(&produce(2 * MIB, 20 << 10))
-        .await
-        .expect("sent");
+    let (mut theirs, mut frames) = begun(2 * MIB).await;
     assert_eq!(frames.next_without_room().await, Ok(None));
     assert!(frames.take_room().is_none());
     assert_eq!(frames.next_without_room().await, Ok(None), "said again");
@@ -192,12 +177,7 @@ async fn a_frame_behind_a_request_gets_no_room_before_its_turn() {
 async fn the_wait_for_room_has_an_end_and_gives_back_nothing_of_others() {
     let requests = requests();
     let held = requests.of(2 * MIB).take_now(6 * MIB);
-    let (mut theirs, ours) = duplex(2 * MIB);
-    let mut frames = frames(ours);
-    theirs
-        .write_all(&produce(2 * MIB, 20 << 10))
-        .await
-        .expect("sent");
+    let (_theirs, mut frames) = begun(2 * MIB).await;
     let began = Instant::now();
     assert_eq!(frames.next(&requests, FOREVER).await, Err("no_room"));
     assert_eq!(began.elapsed(), ROOM_TIMEOUT);

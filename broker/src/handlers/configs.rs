@@ -17,6 +17,7 @@ use ottla_protocol::error_code::ErrorCode;
 
 use crate::config::dynamic::BrokerScope;
 use crate::config::value;
+use crate::handlers::refusal::Refusal;
 use crate::router::Ctx;
 
 pub use alter::{alter_configs, incremental_alter_configs};
@@ -28,24 +29,6 @@ const BROKER: i8 = 4;
 const BROKER_LOGGER: i8 = 8;
 const CLIENT_METRICS: i8 = 16;
 const GROUP: i8 = 32;
-
-/// Why a client does not get what it asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Refusal {
-    code: ErrorCode,
-    message: String,
-}
-
-impl Refusal {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { code, message }
-    }
-
-    fn invalid_request(message: impl Into<String>) -> Self {
-        Self::new(ErrorCode::InvalidRequest, message)
-    }
-}
 
 /// A resource as a request names it, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! request and gives a response; it never touches a socket, a clock of its own, or RocksDB.
 
 pub mod acls;
+pub mod api_versions;
 pub mod configs;
 pub mod fetch;
 pub mod fetch_session;
@@ -13,6 +14,7 @@ pub mod offsets;
 pub mod produce;
 pub mod producer_ids;
 pub mod quotas;
+mod refusal;
 pub mod topics;
 
 use ottla_protocol::error_code::ErrorCode;

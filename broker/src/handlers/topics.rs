@@ -34,58 +34,17 @@ use uuid::Uuid;
 
 use crate::config::{DynamicConfig, value};
 use crate::env::kafka_uuid;
-use crate::error::metadata_error;
+use crate::handlers::refusal::Refusal;
 use crate::router::Ctx;
 use crate::topic_config;
 
-/// Why a client does not get what it asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Refusal {
-    code: ErrorCode,
-    message: String,
+fn duplicate_name() -> Refusal {
+    Refusal::invalid_request("Duplicate topic name.")
 }
 
-impl Refusal {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { code, message }
-    }
-
-    fn duplicate_name() -> Self {
-        Self::new(ErrorCode::InvalidRequest, "Duplicate topic name.")
-    }
-
-    fn too_many_partitions() -> Self {
-        let message = "Excessively large number of partitions per request.";
-        Self::new(ErrorCode::PolicyViolation, message)
-    }
-
-    fn message(self) -> Option<StrBytes> {
-        Some(StrBytes::from_string(self.message))
-    }
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(code: ErrorCode) -> Self {
-        Self::new(code, code.message())
-    }
-}
-
-impl From<MetadataError> for Refusal {
-    fn from(error: MetadataError) -> Self {
-        Self::new(metadata_error(&error), error.to_string())
-    }
-}
-
-/// A reply that is not the one the command has.
-fn refusal_of(reply: Reply) -> Refusal {
-    match reply {
-        Reply::Failed(error) => error.into(),
-        other => {
-            tracing::error!(reply = ?other, "metadata machine gave an answer to another question");
-            ErrorCode::UnknownServerError.into()
-        }
-    }
+fn too_many_partitions() -> Refusal {
+    let message = "Excessively large number of partitions per request.";
+    Refusal::new(ErrorCode::PolicyViolation, message)
 }
 
 /// What appears more than once.
@@ -151,9 +110,9 @@ async fn create_or_refuse(
     too_many: bool,
 ) -> CreatableTopicResult {
     let outcome = if doubled.contains(topic.name.as_str()) {
-        Err(Refusal::duplicate_name())
+        Err(duplicate_name())
     } else if too_many {
-        Err(Refusal::too_many_partitions())
+        Err(too_many_partitions())
     } else if let Some(full) = ctx.broker.disk.refusal().filter(|_| !request.validate_only) {
         Err(Refusal::new(ErrorCode::KafkaStorageError, full))
     } else {
@@ -208,7 +167,7 @@ async fn create_topic(
                 num_partitions,
                 replication_factor,
             } => (id, num_partitions, replication_factor),
-            other => return Err(refusal_of(other)),
+            other => return Err(Refusal::of(other)),
         };
     if !validate_only {
         tracing::info!(
@@ -424,7 +383,7 @@ async fn propose_deletion(ctx: &Ctx, topic: TopicRef) -> Result<NamedTopic, Refu
                 id,
             })
         }
-        other => Err(refusal_of(other)),
+        other => Err(Refusal::of(other)),
     }
 }
 
@@ -471,9 +430,9 @@ async fn grow_or_refuse(
     too_many: bool,
 ) -> CreatePartitionsTopicResult {
     let outcome = if doubled.contains(topic.name.as_str()) {
-        Err(Refusal::duplicate_name())
+        Err(duplicate_name())
     } else if too_many {
-        Err(Refusal::too_many_partitions())
+        Err(too_many_partitions())
     } else if let Some(full) = ctx.broker.disk.refusal().filter(|_| !validate_only) {
         Err(Refusal::new(ErrorCode::KafkaStorageError, full))
     } else {
@@ -518,7 +477,7 @@ async fn grow_topic(
             }
             Ok(())
         }
-        other => Err(refusal_of(other)),
+        other => Err(Refusal::of(other)),
     }
 }
 

@@ -4,23 +4,17 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, FetchRequest, FindCoordinatorRequest, GroupId,
-    ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
-    TopicName,
+    FindCoordinatorRequest, GroupId, OffsetCommitRequest, OffsetFetchRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use ottla::env::Env;
 use ottla_integration_tests::Broker;
+use ottla_integration_tests::topics::{self, topic_name};
 use ottla_integration_tests::wire::Wire;
 use ottla_protocol::batch::{self, BatchBuilder, BatchHeader, crc_matches};
 use ottla_protocol::records::for_each_record;
@@ -47,10 +41,6 @@ pub struct Client {
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
-}
-
-fn name(topic: &str) -> TopicName {
-    TopicName(text(topic))
 }
 
 fn group_id(group: &str) -> GroupId {
@@ -80,38 +70,14 @@ impl Client {
     }
 
     pub fn create(&mut self, topic: &str, configs: &[(&str, &str)]) {
-        let configs = configs.iter().map(|(name, value)| {
-            CreatableTopicConfig::default()
-                .with_name(text(name))
-                .with_value(Some(text(value)))
-        });
-        let created = CreatableTopic::default()
-            .with_name(name(topic))
-            .with_num_partitions(1)
-            .with_replication_factor(1)
-            .with_configs(configs.collect());
-        let request = CreateTopicsRequest::default()
-            .with_topics(vec![created])
-            .with_timeout_ms(10_000);
-        let result = self.wire.ask(7, &request).topics.remove(0);
-        assert_eq!(result.error_code, NONE, "{:?}", result.error_message);
-        let named = MetadataRequestTopic::default().with_name(Some(name(topic)));
-        let request = MetadataRequest::default().with_topics(Some(vec![named]));
-        assert_eq!(self.wire.ask(9, &request).topics[0].error_code, NONE);
+        let created = topics::create(&mut self.wire, topic, 1, configs);
+        assert_eq!(created.error_code, NONE, "{:?}", created.error_message);
+        assert_eq!(topics::metadata(&mut self.wire, topic).error_code, NONE);
     }
 
     /// Appends a batch; the offset of its first record.
     pub fn produce(&mut self, topic: &str, batch: Bytes) -> i64 {
-        let data = PartitionProduceData::default().with_records(Some(batch));
-        let data = TopicProduceData::default()
-            .with_name(name(topic))
-            .with_partition_data(vec![data]);
-        let request = ProduceRequest::default()
-            .with_acks(-1)
-            .with_timeout_ms(30_000)
-            .with_topic_data(vec![data]);
-        let response = self.wire.ask(9, &request);
-        let result = &response.responses[0].partition_responses[0];
+        let result = topics::produce_within(&mut self.wire, topic, 0, batch, 30_000);
         assert_eq!(result.error_code, NONE, "{:?}", result.error_message);
         result.base_offset
     }
@@ -123,31 +89,15 @@ impl Client {
     }
 
     fn offset(&mut self, topic: &str, timestamp: i64) -> i64 {
-        let partition = ListOffsetsPartition::default().with_timestamp(timestamp);
-        let topic = ListOffsetsTopic::default()
-            .with_name(name(topic))
-            .with_partitions(vec![partition]);
-        let request = ListOffsetsRequest::default()
-            .with_replica_id(BrokerId(-1))
-            .with_topics(vec![topic]);
-        let response = self.wire.ask(5, &request);
-        let partition = &response.topics[0].partitions[0];
-        assert_eq!(partition.error_code, NONE);
-        partition.offset
+        let found = topics::offset_of(&mut self.wire, topic, timestamp);
+        assert_eq!(found.error_code, NONE);
+        found.offset
     }
 
     fn fetch(&mut self, topic: &str, offset: i64, wait_ms: i32) -> Bytes {
-        let partition = FetchPartition::default()
-            .with_fetch_offset(offset)
-            .with_partition_max_bytes(4 << 20);
-        let topic = FetchTopic::default()
-            .with_topic(name(topic))
-            .with_partitions(vec![partition]);
-        let request = FetchRequest::default()
+        let request = topics::fetch_request(topic, 0, offset, 4 << 20)
             .with_max_wait_ms(wait_ms)
-            .with_min_bytes(1)
-            .with_max_bytes(4 << 20)
-            .with_topics(vec![topic]);
+            .with_min_bytes(1);
         let response = self.wire.ask(12, &request);
         let found = &response.responses[0].partitions[0];
         assert_eq!(found.error_code, NONE, "at {offset}");
@@ -214,7 +164,7 @@ impl Client {
     pub fn commit(&mut self, group: &str, topic: &str, offset: i64) {
         let partition = OffsetCommitRequestPartition::default().with_committed_offset(offset);
         let topic = OffsetCommitRequestTopic::default()
-            .with_name(name(topic))
+            .with_name(topic_name(topic))
             .with_partitions(vec![partition]);
         let request = OffsetCommitRequest::default()
             .with_group_id(group_id(group))
@@ -227,7 +177,7 @@ impl Client {
     /// The committed offset of partition 0; -1 when there is none.
     pub fn committed(&mut self, group: &str, topic: &str) -> i64 {
         let topic = OffsetFetchRequestTopic::default()
-            .with_name(name(topic))
+            .with_name(topic_name(topic))
             .with_partition_indexes(vec![0]);
         let request = OffsetFetchRequest::default()
             .with_group_id(group_id(group))

@@ -29,20 +29,8 @@ pub fn half_frames(target: &mut Target) {
         .i32(100 << 20)
         .raw(&header(PRODUCE, 7).raw(&[0; 75]).0)
         .0;
-    let mut halves: Vec<Client> = (0..CONNECTIONS)
-        .map(|_| {
-            let mut client = target.connect();
-            assert!(client.send(&half));
-            client
-        })
-        .collect();
-    let mut dripping: Vec<Client> = (0..DRIPPING)
-        .map(|_| {
-            let mut client = target.connect();
-            assert!(client.send(&Wire::new().i32(1000).0));
-            client
-        })
-        .collect();
+    let mut halves = target.connect_sending(CONNECTIONS, &half);
+    let mut dripping = target.connect_sending(DRIPPING, &Wire::new().i32(1000).0);
     let opened = target.now();
     target.wait_until("all connections are counted", |target| {
         target.connections() > (CONNECTIONS + DRIPPING) as u64

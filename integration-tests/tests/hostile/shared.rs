@@ -55,6 +55,15 @@ fn half_a_frame() -> Vec<u8> {
 /// As many as this hold all the room for usual requests several times over.
 const HALVES: usize = 60;
 
+/// As many connections that have sent these bytes, all of them counted by the broker.
+fn all_send(target: &mut Target, bytes: &[u8]) -> Vec<Client> {
+    let clients = target.connect_sending(HALVES, bytes);
+    target.wait_until("all are connected", |target| {
+        target.connections() > HALVES as u64
+    });
+    clients
+}
+
 /// What others are answered meanwhile, in time: ApiVersions, a small Produce, a Fetch.
 fn others_are_served(target: &mut Target, topic: &str, what: &str) {
     let small = Batch::good(target.now_ms()).build();
@@ -95,17 +104,7 @@ fn large_produce(target: &Target, topic: &str) -> Duration {
 /// Frames that are half sent.
 pub fn half_frames(target: &mut Target, topic: &str) {
     append(target, topic, &batch(target, 1_000), 1);
-    let half = half_a_frame();
-    let _halves: Vec<Client> = (0..HALVES)
-        .map(|_| {
-            let mut client = target.connect();
-            assert!(client.send(&half));
-            client
-        })
-        .collect();
-    target.wait_until("all are connected", |target| {
-        target.connections() > HALVES as u64
-    });
+    let _halves = all_send(target, &half_a_frame());
     others_are_served(target, topic, "beside half frames");
     // Behind all of them, in the order of those who wait: each is ended soon.
     let took = large_produce(target, topic);
@@ -122,16 +121,7 @@ pub fn half_frames_behind_fetches(target: &mut Target, topic: &str) {
         ..Fetch::of("parked", 0)
     };
     let request = [fetch.framed(), half_a_frame()].concat();
-    let mut parked: Vec<Client> = (0..HALVES)
-        .map(|_| {
-            let mut client = target.connect();
-            assert!(client.send(&request));
-            client
-        })
-        .collect();
-    target.wait_until("all are connected", |target| {
-        target.connections() > HALVES as u64
-    });
+    let mut parked = all_send(target, &request);
     others_are_served(target, topic, "beside parked fetches");
     in_time("a Produce of 1 MiB", || {
         let took = large_produce(target, topic);

@@ -41,6 +41,16 @@ impl Target {
         Client::connect(&self.broker)
     }
 
+    /// So many connections, each of which has sent these bytes.
+    pub fn connect_sending(&self, count: usize, bytes: &[u8]) -> Vec<Client> {
+        let connect = |_| {
+            let mut client = self.connect();
+            assert!(client.send(bytes));
+            client
+        };
+        (0..count).map(connect).collect()
+    }
+
     /// Time since the broker was started.
     pub fn now(&self) -> Duration {
         self.env.monotonic()

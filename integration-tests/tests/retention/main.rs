@@ -13,22 +13,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest,
-    ListOffsetsRequest, MetadataRequest, ProduceRequest, TopicName,
-};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteTopicsRequest};
 use ottla::env::Env;
 use ottla_integration_tests::Broker;
+use ottla_integration_tests::topics::{self, topic_name};
 use ottla_integration_tests::wire::Wire;
 use ottla_protocol::batch::{self, BatchBuilder};
 
@@ -45,10 +37,6 @@ const SPACE_DEADLINE: Duration = Duration::from_secs(120);
 struct Client {
     wire: Wire,
     env: Env,
-}
-
-fn name(topic: &str) -> TopicName {
-    TopicName(StrBytes::from_string(topic.to_owned()))
 }
 
 /// One record of this size and time; its value says which one it is.
@@ -68,69 +56,29 @@ impl Client {
     }
 
     fn create(&mut self, topic: &str, configs: &[(&str, &str)]) {
-        let configs = configs.iter().map(|(name, value)| {
-            CreatableTopicConfig::default()
-                .with_name(StrBytes::from_string((*name).to_owned()))
-                .with_value(Some(StrBytes::from_string((*value).to_owned())))
-        });
-        let created = CreatableTopic::default()
-            .with_name(name(topic))
-            .with_num_partitions(1)
-            .with_replication_factor(1)
-            .with_configs(configs.collect());
-        let request = CreateTopicsRequest::default()
-            .with_topics(vec![created])
-            .with_timeout_ms(10_000);
-        let result = self.wire.ask(7, &request).topics.remove(0);
-        assert_eq!(result.error_code, NONE, "{:?}", result.error_message);
-        let named = MetadataRequestTopic::default().with_name(Some(name(topic)));
-        let request = MetadataRequest::default().with_topics(Some(vec![named]));
-        assert_eq!(self.wire.ask(9, &request).topics[0].error_code, NONE);
+        let created = topics::create(&mut self.wire, topic, 1, configs);
+        assert_eq!(created.error_code, NONE, "{:?}", created.error_message);
+        assert_eq!(topics::metadata(&mut self.wire, topic).error_code, NONE);
     }
 
     /// Appends a batch; the offset of its first record.
     fn produce(&mut self, topic: &str, batch: Bytes) -> i64 {
-        let data = PartitionProduceData::default().with_records(Some(batch));
-        let data = TopicProduceData::default()
-            .with_name(name(topic))
-            .with_partition_data(vec![data]);
-        let request = ProduceRequest::default()
-            .with_acks(-1)
-            .with_timeout_ms(30_000)
-            .with_topic_data(vec![data]);
-        let response = self.wire.ask(9, &request);
-        let result = &response.responses[0].partition_responses[0];
+        let result = topics::produce_within(&mut self.wire, topic, 0, batch, 30_000);
         assert_eq!(result.error_code, NONE, "{:?}", result.error_message);
         result.base_offset
     }
 
     fn offset(&mut self, topic: &str, timestamp: i64) -> i64 {
-        let partition = ListOffsetsPartition::default().with_timestamp(timestamp);
-        let topic = ListOffsetsTopic::default()
-            .with_name(name(topic))
-            .with_partitions(vec![partition]);
-        let request = ListOffsetsRequest::default()
-            .with_replica_id(BrokerId(-1))
-            .with_topics(vec![topic]);
-        let response = self.wire.ask(5, &request);
-        let partition = &response.topics[0].partitions[0];
-        assert_eq!(partition.error_code, NONE);
-        partition.offset
+        let found = topics::offset_of(&mut self.wire, topic, timestamp);
+        assert_eq!(found.error_code, NONE);
+        found.offset
     }
 
     /// One fetch; the error and the batches, each with its base offset.
     fn fetch(&mut self, topic: &str, offset: i64, wait_ms: i32) -> (i16, Vec<(i64, Bytes)>) {
-        let partition = FetchPartition::default()
-            .with_fetch_offset(offset)
-            .with_partition_max_bytes(4 << 20);
-        let topic = FetchTopic::default()
-            .with_topic(name(topic))
-            .with_partitions(vec![partition]);
-        let request = FetchRequest::default()
+        let request = topics::fetch_request(topic, 0, offset, 4 << 20)
             .with_max_wait_ms(wait_ms)
-            .with_min_bytes(1)
-            .with_max_bytes(4 << 20)
-            .with_topics(vec![topic]);
+            .with_min_bytes(1);
         let response = self.wire.ask(12, &request);
         let found = &response.responses[0].partitions[0];
         let records = found.records.clone().unwrap_or_default();
@@ -159,7 +107,7 @@ impl Client {
     fn delete_records(&mut self, topic: &str, offset: i64) {
         let partition = DeleteRecordsPartition::default().with_offset(offset);
         let topic = DeleteRecordsTopic::default()
-            .with_name(name(topic))
+            .with_name(topic_name(topic))
             .with_partitions(vec![partition]);
         let request = DeleteRecordsRequest::default()
             .with_topics(vec![topic])
@@ -169,7 +117,7 @@ impl Client {
     }
 
     fn delete_topic(&mut self, topic: &str) {
-        let topic = DeleteTopicState::default().with_name(Some(name(topic)));
+        let topic = DeleteTopicState::default().with_name(Some(topic_name(topic)));
         let request = DeleteTopicsRequest::default()
             .with_topics(vec![topic])
             .with_timeout_ms(10_000);

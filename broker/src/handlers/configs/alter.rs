@@ -19,7 +19,6 @@ use ottla_protocol::error_code::ErrorCode;
 
 use super::plan::{Asked, SET, Settings, plan};
 use super::{Refusal, TOPIC, Target};
-use crate::error::metadata_error;
 use crate::router::Ctx;
 
 /// Most keys that one request may name, over all its resources; Kafka's controller writes at most as many
@@ -210,8 +209,7 @@ async fn alter_one(
             seen,
             validate_only,
         };
-        let asked = broker.metadata.propose(command).await;
-        match asked.map_err(|code| Refusal::new(code, code.message()))? {
+        match broker.metadata.propose(command).await? {
             Reply::Done => {
                 if !validate_only {
                     log_change(&resource, &names);
@@ -219,18 +217,10 @@ async fn alter_one(
                 return Ok(());
             }
             Reply::Failed(MetadataError::ConfigsChanged) => {}
-            Reply::Failed(error) => {
-                return Err(Refusal::new(metadata_error(&error), error.to_string()));
-            }
-            other => {
-                tracing::error!(reply = ?other, "metadata machine gave an answer to another question");
-                let code = ErrorCode::UnknownServerError;
-                return Err(Refusal::new(code, code.message()));
-            }
+            other => return Err(Refusal::of(other)),
         }
     }
-    let error = MetadataError::ConfigsChanged;
-    Err(Refusal::new(metadata_error(&error), error.to_string()))
+    Err(MetadataError::ConfigsChanged.into())
 }
 
 /// Names only: a value may be meant for few eyes.
