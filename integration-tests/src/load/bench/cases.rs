@@ -173,6 +173,7 @@ impl Stage<'_> {
             ("p50 ms", produced.latency.ms(0.5)),
             ("p99 ms", produced.latency.ms(0.99)),
             ("p99.9 ms", produced.latency.ms(0.999)),
+            ("worst ms", produced.latency.ms(1.0)),
             (
                 "CPU s/GB",
                 (broker_after.cpu_seconds - broker.cpu_seconds) / gigabytes,
@@ -237,6 +238,7 @@ impl Stage<'_> {
             ("p50 ms", latency.ms(0.5)),
             ("p99 ms", latency.ms(0.99)),
             ("p99.9 ms", latency.ms(0.999)),
+            ("worst ms", latency.ms(1.0)),
         ];
         self.add("latency", product, flush, &rows);
         self.say("latency", product, Some(flush), &line(&rows));

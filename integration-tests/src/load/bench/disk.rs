@@ -15,7 +15,7 @@ const BLOCK: usize = 1 << 20;
 const BLOCKS: usize = 1024;
 /// What direct writes must be aligned to, on any usual disk.
 const ALIGNMENT: usize = 4096;
-const SYNCS: usize = 500;
+const SYNCS: usize = 2_000;
 
 /// Bytes per second of sequential `O_DIRECT` writes, 1 MiB at a time and one at a time, as `dd oflag=direct bs=1M`
 /// does. `None` where the file system knows no direct writes.

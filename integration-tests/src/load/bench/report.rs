@@ -42,6 +42,7 @@ pub fn markdown(figures: &Figures, facts: &Facts) -> String {
             ("p50 ms", false),
             ("p99 ms", false),
             ("p99.9 ms", false),
+            ("worst ms", false),
             ("CPU s/GB", false),
             ("load CPU s/GB", false),
             ("written/received", false),
@@ -53,7 +54,7 @@ pub fn markdown(figures: &Figures, facts: &Facts) -> String {
     }
     if figures.has("latency") {
         text += "\n### End to end at 1,000 records/s\n\n";
-        let rows = [("p50 ms", false), ("p99 ms", false), ("p99.9 ms", false)];
+        let rows = ["p50 ms", "p99 ms", "p99.9 ms", "worst ms"].map(|name| (name, false));
         text += &both_flushes(figures, "latency", &rows);
     }
     text += &beside(figures);
