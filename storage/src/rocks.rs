@@ -2,7 +2,7 @@
 //! `meta` with the views. Opened by `log.rs`'s callers, used through `Engine` only.
 //!
 //! It never retries a failed write or sync, never turns the WAL off, and it alone reads RocksDB's error text.
-//! Each option below stands with its reason; what was tried is in docs/STORAGE.md.
+//! Its options are in `rocks/options.rs`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,9 +13,8 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB, DBRawIterator,
-    DBRecoveryMode, ErrorKind, Options, ReadOptions, WriteBatch, WriteOptions,
+    ErrorKind, Options, ReadOptions, WriteBatch, WriteOptions,
 };
-use rustix::fs::{Mode, OFlags};
 
 use crate::disk::{Disk, Syncs};
 use crate::durable::keeper::SyncPoint;
@@ -23,49 +22,16 @@ use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
 use crate::error::EngineError;
 use crate::reclaim::{Space, ValueFile};
 
+mod options;
 mod value_files;
 
-/// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
-const WRITE_BUFFER_BYTES: usize = 32 << 20;
-
-/// Write-ahead logs that are kept to be used again; more become free at once only where flushes were behind.
-const RECYCLED_LOGS: usize = 4;
-
-/// Values from this size on go to blob files, so that compaction and retention touch keys only.
-const MIN_BLOB_BYTES: u64 = 1024;
-
-/// Size of a blob file as long as values die together: a flush of one write buffer fills one.
-const BLOB_FILE_BYTES: u64 = 256 << 20;
-
-/// Least size where a few values stay in files of many that died. A flush writes values in the order of their keys: in
-/// small files one topic's lie mostly together, so that fewer have to be moved. Smaller files cost a tenth to a fifth of
-/// the write rate.
-const LEAST_BLOB_FILE_BYTES: u64 = 8 << 20;
-
-/// The least size grows with the store, so that there are never many more files than this.
-const BLOB_FILES: u64 = 4096;
+pub use self::options::RocksOptions;
+use self::options::{
+    BLOB_FILE_BYTES, direct_io_works, log_options, meta_options, smaller_blob_files,
+};
 
 /// After so many compactions without a collection files become larger again.
 const COMPACTIONS_TO_GROW: u64 = 1024;
-
-/// How the engine uses the machine.
-#[derive(Debug, Clone)]
-pub struct RocksOptions {
-    /// Bytes for all write buffers of the log.
-    pub write_buffers_bytes: usize,
-    /// Threads for flushes and compactions; RocksDB gives a quarter of them to flushes. One flush alone waits for the disk
-    /// and for the processor in turn, and writes wait for it.
-    pub background_jobs: i32,
-}
-
-impl Default for RocksOptions {
-    fn default() -> Self {
-        Self {
-            write_buffers_bytes: 192 << 20,
-            background_jobs: 12,
-        }
-    }
-}
 
 /// RocksDB behind the `Engine` trait.
 pub struct RocksEngine {
@@ -108,66 +74,6 @@ fn classify_text(text: &str, kind: ErrorKind) -> EngineError {
     }
 }
 
-/// The size of new blob files once values had to be moved out of those of `bytes`, in a store of `store_bytes`.
-fn smaller_blob_files(bytes: u64, store_bytes: u64) -> u64 {
-    let least = (store_bytes / BLOB_FILES).next_power_of_two();
-    let half = bytes.min(WRITE_BUFFER_BYTES as u64) / 2;
-    half.max(least)
-        .clamp(LEAST_BLOB_FILE_BYTES, BLOB_FILE_BYTES)
-}
-
-/// Whether files in `dir` can be opened past the page cache; not so on some tmpfs.
-fn direct_io_works(dir: &Path) -> bool {
-    let probe = dir.join("direct-io-probe");
-    let opened = rustix::fs::open(
-        &probe,
-        OFlags::CREATE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC,
-        Mode::RUSR | Mode::WUSR,
-    );
-    let works = opened.is_ok();
-    drop(opened);
-    if let Err(error) = std::fs::remove_file(&probe)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(file = %probe.display(), %error, "cannot remove the direct i/o probe");
-    }
-    works
-}
-
-fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
-    let mut db = Options::default();
-    db.create_if_missing(true);
-    // Recovery stops at the first damage instead of refusing a torn tail, which is normal after a crash.
-    db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    // Batches arrive compressed when the producer wants it.
-    db.set_compression_type(rocksdb::DBCompressionType::None);
-    // Flushed data must not push consumers' data out of the page cache, nor be written twice.
-    db.set_use_direct_io_for_flush_and_compaction(direct_io);
-    // A file that has its blocks already is synced without a change of the file system's own data. What it held before is
-    // told from its new records, and cut off before RocksDB could meet it (`proof.rs`).
-    db.set_recycle_log_file_num(RECYCLED_LOGS);
-    // Big values apart from keys: compaction rewrites keys only. Garbage is collected by retention, never by itself.
-    db.set_enable_blob_files(true);
-    db.set_min_blob_size(MIN_BLOB_BYTES);
-    db.set_blob_file_size(BLOB_FILE_BYTES);
-    db.set_enable_blob_gc(false);
-    // Sequential catch-up reads want the kernel's read-ahead.
-    db.set_advise_random_on_open(false);
-    // At least four, so that one fills while others are flushed.
-    let size = WRITE_BUFFER_BYTES.min(options.write_buffers_bytes / 4);
-    db.set_write_buffer_size(size);
-    db.set_max_write_buffer_number((options.write_buffers_bytes / size).clamp(4, 24) as i32);
-    db.set_max_background_jobs(options.background_jobs);
-    // One writer thread: no concurrent memtable inserts to arrange.
-    db.set_allow_concurrent_memtable_write(false);
-    db.set_enable_write_thread_adaptive_yield(false);
-    db.set_wal_bytes_per_sync(0);
-    db.set_manual_wal_flush(false);
-    db.set_keep_log_file_num(4);
-    db.set_max_open_files(512);
-    db
-}
-
 /// The number of the WAL file that is written now: the greatest of all.
 fn newest_wal(dir: &Path) -> std::io::Result<u64> {
     let mut newest = 0;
@@ -177,19 +83,6 @@ fn newest_wal(dir: &Path) -> std::io::Result<u64> {
         newest = newest.max(number.and_then(|number| number.parse().ok()).unwrap_or(0));
     }
     Ok(newest)
-}
-
-fn meta_options() -> Options {
-    let mut db = Options::default();
-    db.create_if_missing(true);
-    db.create_missing_column_families(true);
-    db.set_compression_type(rocksdb::DBCompressionType::None);
-    db.set_write_buffer_size(4 << 20);
-    db.set_max_write_buffer_number(2);
-    db.set_max_background_jobs(1);
-    db.set_keep_log_file_num(4);
-    db.set_max_open_files(64);
-    db
 }
 
 fn open_meta(dir: &Path) -> Result<DB, EngineError> {
@@ -572,190 +465,4 @@ impl Engine for RocksEngine {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::MetadataExt;
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::conformance;
-    use crate::directory::TempDir;
-    use crate::disk::Recorder;
-
-    #[test]
-    fn conforms() {
-        let dir = TempDir::new("rocks-conforms");
-        conformance::run(&mut || {
-            Arc::new(RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens"))
-        });
-    }
-
-    #[test]
-    fn the_names_of_both_databases_are_safe_before_anything_is_in_them() {
-        let dir = TempDir::new("rocks-names");
-        let recorder = Recorder::default();
-        let options = RocksOptions::default();
-        let engine = RocksEngine::open_with(dir.path(), &options, &recorder).expect("opens");
-        assert_eq!(recorder.take(dir.path()), [": log meta"]);
-        drop(engine);
-        let dir = TempDir::new("rocks-no-names");
-        let failing = Recorder::failing(0);
-        assert!(RocksEngine::open_with(dir.path(), &options, &failing).is_err());
-        let held = std::fs::read_dir(dir.path().join("log")).expect("lists");
-        assert_eq!(held.count(), 0);
-    }
-
-    #[test]
-    fn write_ahead_logs_are_used_again() {
-        let dir = TempDir::new("rocks-again");
-        let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
-        let places = || -> std::collections::BTreeSet<u64> {
-            let entries = std::fs::read_dir(engine.log.path()).expect("lists");
-            let logs = entries.map(|entry| entry.expect("lists"));
-            let logs = logs.filter(|log| log.path().extension() == Some("log".as_ref()));
-            logs.map(|log| log.metadata().expect("there").ino())
-                .collect()
-        };
-        let mut seen = places();
-        let mut newest = newest_wal(engine.log.path()).expect("lists");
-        let mut again = 0;
-        for index in 0..10_u32 {
-            let mut ops = WriteOps::new();
-            ops.put(Family::Log, index.to_be_bytes().to_vec(), vec![1; 2_000]);
-            engine.write(&ops).expect("writes");
-            engine.log.flush().expect("flushes");
-            let next = newest_wal(engine.log.path()).expect("lists");
-            assert!(next > newest, "a flush begins a new one");
-            newest = next;
-            let now = places();
-            again += usize::from(now.is_subset(&seen));
-            seen.extend(now);
-        }
-        assert!(again >= 5, "{again} of 10");
-        assert!(seen.len() <= RECYCLED_LOGS + 3, "{} files", seen.len());
-    }
-
-    #[test]
-    fn blob_files_become_smaller_but_never_too_many() {
-        let smaller =
-            |mib: u64, store_gib: u64| smaller_blob_files(mib << 20, store_gib << 30) >> 20;
-        assert_eq!([256, 32, 16, 8].map(|mib| smaller(mib, 1)), [16, 16, 8, 8]);
-        assert_eq!([33, 100, 2_000].map(|gib| smaller(8, gib)), [16, 32, 256]);
-    }
-
-    #[test]
-    fn a_few_values_that_stay_do_not_pin_the_files_they_are_in() {
-        let dir = TempDir::new("rocks-pinned");
-        let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
-        // One value in a hundred stays, wherever it lies.
-        let stays = |index: u32| index % 100 == 7;
-        let key = |index: u32| [&[u8::from(!stays(index))], &index.to_be_bytes()[..]].concat();
-        for index in 0..3_000_u32 {
-            let mut ops = WriteOps::new();
-            ops.put(Family::Log, key(index), vec![index as u8; 20_000]);
-            engine.write(&ops).expect("writes");
-            if index % 500 == 499 {
-                engine.log.flush().expect("flushes");
-            }
-        }
-        let mut ops = WriteOps::new();
-        ops.delete_range(Family::Log, vec![1], vec![2]);
-        engine.write(&ops).expect("writes");
-        engine.compact(&[1], &[2]).expect("compacts");
-        let before = engine.space().expect("tells");
-        assert!(before.garbage_bytes > 0, "{before:?}");
-        engine.collect(u64::MAX).expect("collects");
-        let after = engine.space().expect("tells");
-        assert!(after.garbage_bytes < 1 << 10, "{after:?}");
-        assert!((600_000..700_000).contains(&after.value_bytes), "{after:?}");
-        let files = std::fs::read_dir(engine.log.path()).expect("lists");
-        let files = files.map(|entry| entry.expect("lists"));
-        let blobs = files.filter(|entry| entry.path().extension() == Some("blob".as_ref()));
-        let sizes = blobs.map(|entry| entry.metadata().expect("is there").len());
-        let bytes: u64 = sizes.sum();
-        assert!(bytes < 1_000_000, "{bytes} bytes on disk");
-        for index in (0..3_000).filter(|index| stays(*index)) {
-            let value = engine.get(Family::Log, &key(index)).expect("gets");
-            assert_eq!(value.expect("stays"), vec![index as u8; 20_000]);
-        }
-    }
-
-    #[test]
-    fn errors_are_told_apart() {
-        let dir = TempDir::new("rocks-errors");
-        let file = dir.path().join("log");
-        std::fs::write(&file, b"not a directory").expect("writes");
-        assert!(matches!(
-            RocksEngine::open(dir.path(), &RocksOptions::default()),
-            Err(EngineError::Io(_))
-        ));
-    }
-
-    #[test]
-    fn an_exhausted_quota_is_a_full_disk() {
-        let texts = [
-            "IO error: No space left on device: While appending to file: /d/log/000004.log",
-            "IO error: Disk quota exceeded: While appending to file: /d/log/000004.log",
-        ];
-        for text in texts {
-            let error = classify_text(text, ErrorKind::IOError);
-            assert_eq!(error, EngineError::Full(text.to_owned()));
-        }
-        // Of the words above, those that the system has.
-        let quota = std::io::Error::from(rustix::io::Errno::DQUOT);
-        assert!(quota.to_string().starts_with("Disk quota exceeded"));
-        let sector = "IO error: Input/output error: While pread";
-        let error = classify_text(sector, ErrorKind::IOError);
-        assert_eq!(error, EngineError::Io(sector.to_owned()));
-    }
-
-    #[test]
-    fn a_flipped_bit_is_an_error_and_never_a_shorter_scan() {
-        let dir = TempDir::new("rocks-flip");
-        {
-            let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
-            for index in 0..200_u32 {
-                let mut ops = WriteOps::new();
-                ops.put(
-                    Family::Log,
-                    index.to_be_bytes().to_vec(),
-                    vec![index as u8; 2_000],
-                );
-                engine.write(&ops).expect("writes");
-            }
-            engine.log.flush().expect("flushes");
-        }
-        let blob = std::fs::read_dir(dir.path().join("log"))
-            .expect("lists")
-            .map(|entry| entry.expect("entry").path())
-            .find(|path| path.extension().is_some_and(|end| end == "blob"))
-            .expect("values of 2,000 bytes are in a blob file");
-        let mut bytes = std::fs::read(&blob).expect("reads");
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 0x40;
-        std::fs::write(&blob, bytes).expect("writes");
-
-        let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
-        let mut seen = 0_u32;
-        let scanned = engine.scan(Family::Log, Start::At(&[0; 4]), &[0xff; 4], &mut |_, _| {
-            seen += 1;
-            ControlFlow::Continue(())
-        });
-        assert!(
-            matches!(scanned, Err(EngineError::Corruption(_))),
-            "{scanned:?} after {seen} of 200"
-        );
-
-        // Only who comes to it meets it: what lies right behind it does not depend on it.
-        let damaged = seen.to_be_bytes();
-        assert!(engine.get(Family::Log, &damaged).is_err());
-        let behind = [damaged.as_slice(), &[0]].concat();
-        let next = (seen + 1).to_be_bytes();
-        assert_eq!(engine.last(Family::Log, &behind, &next), Ok(None));
-        let mut left = 0;
-        let scanned = engine.scan(Family::Log, Start::At(&behind), &[0xff; 4], &mut |_, _| {
-            left += 1;
-            ControlFlow::Continue(())
-        });
-        assert_eq!((scanned, left), (Ok(()), 199 - seen));
-    }
-}
+mod tests;

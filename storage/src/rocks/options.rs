@@ -1,0 +1,119 @@
+//! RocksDB's options, each with its reason; what was tried is in docs/STORAGE.md. Used by `rocks.rs` alone; opens nothing
+//! but a probe for direct i/o.
+
+use std::path::Path;
+
+use rocksdb::{DBRecoveryMode, Options};
+use rustix::fs::{Mode, OFlags};
+
+/// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
+pub(super) const WRITE_BUFFER_BYTES: usize = 32 << 20;
+
+/// Write-ahead logs that are kept to be used again; more become free at once only where flushes were behind.
+pub(super) const RECYCLED_LOGS: usize = 4;
+
+/// Values from this size on go to blob files, so that compaction and retention touch keys only.
+const MIN_BLOB_BYTES: u64 = 1024;
+
+/// Size of a blob file as long as values die together: a flush of one write buffer fills one.
+pub(super) const BLOB_FILE_BYTES: u64 = 256 << 20;
+
+/// Least size where a few values stay in files of many that died. A flush writes values in the order of their keys: in
+/// small files one topic's lie mostly together, so that fewer have to be moved. Smaller files cost a tenth to a fifth of
+/// the write rate.
+const LEAST_BLOB_FILE_BYTES: u64 = 8 << 20;
+
+/// The least size grows with the store, so that there are never many more files than this.
+const BLOB_FILES: u64 = 4096;
+
+/// How the engine uses the machine.
+#[derive(Debug, Clone)]
+pub struct RocksOptions {
+    /// Bytes for all write buffers of the log.
+    pub write_buffers_bytes: usize,
+    /// Threads for flushes and compactions; RocksDB gives a quarter of them to flushes. One flush alone waits for the disk
+    /// and for the processor in turn, and writes wait for it.
+    pub background_jobs: i32,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        Self {
+            write_buffers_bytes: 192 << 20,
+            background_jobs: 12,
+        }
+    }
+}
+
+/// The size of new blob files once values had to be moved out of those of `bytes`, in a store of `store_bytes`.
+pub(super) fn smaller_blob_files(bytes: u64, store_bytes: u64) -> u64 {
+    let least = (store_bytes / BLOB_FILES).next_power_of_two();
+    let half = bytes.min(WRITE_BUFFER_BYTES as u64) / 2;
+    half.max(least)
+        .clamp(LEAST_BLOB_FILE_BYTES, BLOB_FILE_BYTES)
+}
+
+/// Whether files in `dir` can be opened past the page cache; not so on some tmpfs.
+pub(super) fn direct_io_works(dir: &Path) -> bool {
+    let probe = dir.join("direct-io-probe");
+    let opened = rustix::fs::open(
+        &probe,
+        OFlags::CREATE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC,
+        Mode::RUSR | Mode::WUSR,
+    );
+    let works = opened.is_ok();
+    drop(opened);
+    if let Err(error) = std::fs::remove_file(&probe)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(file = %probe.display(), %error, "cannot remove the direct i/o probe");
+    }
+    works
+}
+
+pub(super) fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
+    let mut db = Options::default();
+    db.create_if_missing(true);
+    // Recovery stops at the first damage instead of refusing a torn tail, which is normal after a crash.
+    db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // Batches arrive compressed when the producer wants it.
+    db.set_compression_type(rocksdb::DBCompressionType::None);
+    // Flushed data must not push consumers' data out of the page cache, nor be written twice.
+    db.set_use_direct_io_for_flush_and_compaction(direct_io);
+    // A file that has its blocks already is synced without a change of the file system's own data. What it held before is
+    // told from its new records, and cut off before RocksDB could meet it (`proof.rs`).
+    db.set_recycle_log_file_num(RECYCLED_LOGS);
+    // Big values apart from keys: compaction rewrites keys only. Garbage is collected by retention, never by itself.
+    db.set_enable_blob_files(true);
+    db.set_min_blob_size(MIN_BLOB_BYTES);
+    db.set_blob_file_size(BLOB_FILE_BYTES);
+    db.set_enable_blob_gc(false);
+    // Sequential catch-up reads want the kernel's read-ahead.
+    db.set_advise_random_on_open(false);
+    // At least four, so that one fills while others are flushed.
+    let size = WRITE_BUFFER_BYTES.min(options.write_buffers_bytes / 4);
+    db.set_write_buffer_size(size);
+    db.set_max_write_buffer_number((options.write_buffers_bytes / size).clamp(4, 24) as i32);
+    db.set_max_background_jobs(options.background_jobs);
+    // One writer thread: no concurrent memtable inserts to arrange.
+    db.set_allow_concurrent_memtable_write(false);
+    db.set_enable_write_thread_adaptive_yield(false);
+    db.set_wal_bytes_per_sync(0);
+    db.set_manual_wal_flush(false);
+    db.set_keep_log_file_num(4);
+    db.set_max_open_files(512);
+    db
+}
+
+pub(super) fn meta_options() -> Options {
+    let mut db = Options::default();
+    db.create_if_missing(true);
+    db.create_missing_column_families(true);
+    db.set_compression_type(rocksdb::DBCompressionType::None);
+    db.set_write_buffer_size(4 << 20);
+    db.set_max_write_buffer_number(2);
+    db.set_max_background_jobs(1);
+    db.set_keep_log_file_num(4);
+    db.set_max_open_files(64);
+    db
+}
