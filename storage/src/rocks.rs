@@ -33,6 +33,10 @@ use self::options::{
 /// After so many compactions without a collection files become larger again.
 const COMPACTIONS_TO_GROW: u64 = 1024;
 
+/// A scan offers the processor to others each time it has read so much. An append passes through several threads, each of
+/// which would wait for it until the scan is over.
+const OFFER_BYTES: usize = 64 << 10;
+
 /// RocksDB behind the `Engine` trait.
 pub struct RocksEngine {
     log: DB,
@@ -359,9 +363,15 @@ impl Engine for RocksEngine {
                 iterator
             }
         };
+        let mut read = 0;
         while let (Some(key), Some(value)) = (iterator.key(), iterator.value()) {
             if let ControlFlow::Break(()) = visit(key, value) {
                 return Ok(());
+            }
+            read += value.len();
+            if read >= OFFER_BYTES {
+                read = 0;
+                std::thread::yield_now();
             }
             iterator.next();
         }

@@ -222,8 +222,6 @@ impl Log {
                 }
                 read.bytes += value.len();
                 read.batches.push(Bytes::copy_from_slice(value));
-                // Appends pass through several threads, each of which would wait for the processor until this is done.
-                std::thread::yield_now();
                 next = header.next_offset();
                 if read.bytes >= most.bytes {
                     ControlFlow::Break(())
