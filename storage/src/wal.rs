@@ -377,6 +377,8 @@ impl Scanner {
                     break;
                 }
                 Err(reason) => {
+                    // A file that has no record of its own yet, as it was renamed.
+                    self.named |= self.good == 0 && reason == Reason::Old;
                     self.one_bit_changed = block.len() - at >= HEADER_BYTES
                         && one_bit_changed(block, at, self.number, self.named);
                     let unwritten = unwritten(block, at, reason);

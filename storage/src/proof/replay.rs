@@ -50,6 +50,17 @@ impl Replay {
             });
             return;
         };
+        // What a client sent once may lie where this file's own records end, and look like the next one. RocksDB itself
+        // begins a log with a batch of nothing where recovery met anything odd; whoever forged one forged nothing.
+        let empty = batch.count == 0 && head.len() == BATCH_HEADER_BYTES;
+        if named && !empty && self.key.is_some() && batch.synced_to(self.key.as_ref()).is_none() {
+            self.end.get_or_insert(End {
+                log,
+                at,
+                unwritten: true,
+            });
+            return;
+        }
         if self.end.is_some_and(|end| end.log != log) && self.next == Some(batch.sequence) {
             // As RocksDB: what could not be read at the end of an earlier log was never anything.
             self.end = None;
@@ -66,17 +77,6 @@ impl Replay {
                 unwritten: true,
             });
             self.found_behind(log, at, Some(head), false);
-            return;
-        }
-        // What a client sent once may lie where this file's own records end, and look like the next one. RocksDB itself
-        // begins a log with a batch of nothing where recovery met anything odd; whoever forged one forged nothing.
-        let empty = batch.count == 0 && head.len() == BATCH_HEADER_BYTES;
-        if named && !empty && self.key.is_some() && batch.synced_to(self.key.as_ref()).is_none() {
-            self.end = Some(End {
-                log,
-                at,
-                unwritten: true,
-            });
             return;
         }
         self.next = Some(batch.next());

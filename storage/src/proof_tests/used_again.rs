@@ -4,7 +4,9 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
-use crate::durable::keeper::{sign, write_first_slot};
+use crate::backup::live;
+use crate::directory::IDENTITY_FILE;
+use crate::durable::keeper::sign;
 use crate::wal::masked;
 
 /// A store with small write buffers, whose newest log is an older one's file that is used again.
@@ -293,12 +295,42 @@ fn a_hole_at_the_beginning_of_the_only_log_is_usual_where_all_that_was_synced_is
 fn a_copy_that_has_no_key_has_no_log_either() {
     let dir = TempDir::new("proof-copied");
     let store = proven(dir.path());
+    let plain = TempDir::new("proof-copied-plain");
+    store.engine.checkpoint(plain.path()).expect("copies");
+    assert!(!files(plain.path(), ".log").is_empty(), "RocksDB's copy");
+    std::fs::write(dir.path().join(IDENTITY_FILE), "a name").expect("writes");
     let copy = TempDir::new("proof-copied-target");
-    store.engine.checkpoint(copy.path()).expect("copies");
-    assert!(files(copy.path(), ".sst").len() + files(copy.path(), ".blob").len() > 0);
-    for log in files(copy.path(), ".log") {
-        std::fs::remove_file(log).expect("removes");
-    }
-    write_first_slot(copy.path()).expect("writes");
+    live(&store.engine, dir.path(), copy.path()).expect("copies");
+    assert_eq!(files(copy.path(), ".log"), [] as [PathBuf; 0]);
     starts_twice(copy.path(), 20);
+}
+
+/// What lies behind a hole counts only if it is ours, also where it fits what is missing.
+#[test]
+fn a_forged_record_in_a_later_log_hides_no_loss() {
+    let dir = TempDir::new("proof-later");
+    let store = proven(dir.path());
+    let image = store.image("proof-later-image");
+    let (log, next) = (newest(image.path()), next_log(image.path()));
+    let note = Some(key().note(22));
+    let mut bytes = Vec::new();
+    // 21 and 22 were synced and are missing: the log after them says so.
+    for (sequence, note) in [(23, note), (21, None)] {
+        let record = put(sequence, sequence as u32 - 1, note);
+        writer::append(&mut bytes, &record, Some(number(&next)));
+    }
+    std::fs::write(&next, bytes).expect("writes");
+    edit(&log, |bytes| bytes.extend_from_slice(&[9; 100]));
+    let findings = examine(image.path()).findings;
+    assert!(
+        matches!(
+            findings.as_slice(),
+            [Finding::Lost {
+                from: 21,
+                to: 22,
+                ..
+            }]
+        ),
+        "{findings:?}"
+    );
 }
