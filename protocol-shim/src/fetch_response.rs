@@ -16,6 +16,18 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion, Message};
 use crate::header::put_response_header;
 use crate::varint::put_unsigned;
 
+/// A part of a response: encoded fields, or batches wherever they are.
+pub trait Segment: Clone + From<Bytes> {
+    /// Its length in bytes.
+    fn size(&self) -> usize;
+}
+
+impl Segment for Bytes {
+    fn size(&self) -> usize {
+        self.len()
+    }
+}
+
 /// Why a response cannot be written. All are mistakes of the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
@@ -45,12 +57,12 @@ pub enum EncodeError {
 ///
 /// `records` has an entry per partition, in the order of `response.responses` and of the partitions in each; the
 /// batches of a partition may be in any number of pieces.
-pub fn encode(
+pub fn encode<S: Segment>(
     correlation_id: i32,
     response: &FetchResponse,
-    records: &[Vec<Bytes>],
+    records: &[Vec<S>],
     version: i16,
-) -> Result<Vec<Bytes>, EncodeError> {
+) -> Result<Vec<S>, EncodeError> {
     let versions = FetchResponse::VERSIONS;
     if version < versions.min || version > versions.max {
         return Err(EncodeError::Version(version));
@@ -82,13 +94,13 @@ pub fn encode(
 }
 
 /// The fields so far, and where batches come in between.
-struct Writer<'r> {
+struct Writer<'r, S> {
     version: i16,
     fields: BytesMut,
-    cuts: Vec<(usize, &'r [Bytes])>,
+    cuts: Vec<(usize, &'r [S])>,
 }
 
-impl<'r> Writer<'r> {
+impl<'r, S: Segment> Writer<'r, S> {
     fn flexible(&self) -> bool {
         self.version >= 12
     }
@@ -96,7 +108,7 @@ impl<'r> Writer<'r> {
     fn response(
         &mut self,
         response: &FetchResponse,
-        records: &'r [Vec<Bytes>],
+        records: &'r [Vec<S>],
     ) -> Result<(), EncodeError> {
         self.fields.put_i32(response.throttle_time_ms);
         if self.version >= 7 {
@@ -114,7 +126,7 @@ impl<'r> Writer<'r> {
             let endpoints = self.version >= 16 && !response.node_endpoints.is_empty();
             self.unsigned(usize::from(endpoints) + response.unknown_tagged_fields.len())?;
             if endpoints {
-                let mut array = Writer {
+                let mut array = Writer::<S> {
                     version: self.version,
                     fields: BytesMut::new(),
                     cuts: Vec::new(),
@@ -132,7 +144,7 @@ impl<'r> Writer<'r> {
     fn topic(
         &mut self,
         topic: &FetchableTopicResponse,
-        records: &mut std::slice::Iter<'r, Vec<Bytes>>,
+        records: &mut std::slice::Iter<'r, Vec<S>>,
     ) -> Result<(), EncodeError> {
         match self.version {
             ..=12 => self.name(&topic.topic.0)?,
@@ -152,7 +164,7 @@ impl<'r> Writer<'r> {
     fn partition(
         &mut self,
         partition: &PartitionData,
-        records: &'r [Bytes],
+        records: &'r [S],
     ) -> Result<(), EncodeError> {
         if partition
             .records
@@ -179,7 +191,7 @@ impl<'r> Writer<'r> {
             return Err(not_available("preferred_read_replica"));
         }
 
-        let len: usize = records.iter().map(Bytes::len).sum();
+        let len: usize = records.iter().map(S::size).sum();
         let wire_len = i32::try_from(len).map_err(|_| EncodeError::TooLarge(len))?;
         if self.flexible() {
             self.unsigned(len + 1)?;
@@ -270,9 +282,9 @@ impl<'r> Writer<'r> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<Bytes>, EncodeError> {
+    fn finish(mut self) -> Result<Vec<S>, EncodeError> {
         let batches = self.cuts.iter().flat_map(|(_, records)| *records);
-        let frame = self.fields.len() - 4 + batches.map(Bytes::len).sum::<usize>();
+        let frame = self.fields.len() - 4 + batches.map(S::size).sum::<usize>();
         let size = i32::try_from(frame).map_err(|_| EncodeError::TooLarge(frame))?;
         self.fields[..4].copy_from_slice(&size.to_be_bytes());
 
@@ -281,12 +293,12 @@ impl<'r> Writer<'r> {
         let mut segments = Vec::with_capacity(pieces + 1);
         let mut written = 0;
         for (at, records) in self.cuts {
-            segments.push(fields.split_to(at - written));
+            segments.push(fields.split_to(at - written).into());
             written = at;
-            segments.extend(records.iter().filter(|piece| !piece.is_empty()).cloned());
+            segments.extend(records.iter().filter(|piece| piece.size() > 0).cloned());
         }
         if !fields.is_empty() {
-            segments.push(fields);
+            segments.push(fields.into());
         }
         Ok(segments)
     }

@@ -199,6 +199,9 @@ fn batches_are_not_copied() {
 
 #[test]
 fn mistakes_of_the_caller_are_refused() {
+    let encode = |id, response: &FetchResponse, records: &[Vec<Bytes>], version| {
+        encode(id, response, records, version)
+    };
     let one = FetchResponse::default().with_responses(vec![
         FetchableTopicResponse::default().with_partitions(vec![PartitionData::default()]),
     ]);

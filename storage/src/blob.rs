@@ -1,5 +1,6 @@
-//! Reads a blob file of RocksDB (`NNNNNN.blob`) from end to end and checks every checksum in it, those of values that
-//! no key leads to any more included. Called by `ottla check`; pure over whatever is read.
+//! How a blob file of RocksDB (`NNNNNN.blob`) is laid out, and a look at all of one: reads it from end to end and checks every
+//! checksum in it, those of values that no key leads to any more included. That is called by `ottla check`, and pure over
+//! whatever is read; the header of one record is read by `rocks/blobs.rs` too.
 //!
 //! ```text
 //! file    header:30 (magic:4 | version:4 | ...) | records | footer:32 (magic:4 | records:8 | ...:16 | masked CRC-32C:4)
@@ -16,7 +17,7 @@ use crate::wal::masked;
 const MAGIC: u32 = 2_395_959;
 const VERSION: u32 = 1;
 const HEADER_BYTES: u64 = 30;
-const RECORD_HEADER_BYTES: u64 = 32;
+pub(crate) const RECORD_HEADER_BYTES: u64 = 32;
 const FOOTER_BYTES: u64 = 32;
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -49,6 +50,31 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut eight = [0; 8];
     eight.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(eight)
+}
+
+/// What stands before key and value of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    pub(crate) key_bytes: u64,
+    pub(crate) value_bytes: u64,
+    /// Masked CRC-32C of key and value.
+    checksum: u32,
+}
+
+impl RecordHeader {
+    /// `None` when its checksum does not match.
+    pub(crate) fn parse(header: &[u8; RECORD_HEADER_BYTES as usize]) -> Option<Self> {
+        (u32_at(header, 24) == masked(crc32c::crc32c(&header[..24]))).then(|| Self {
+            key_bytes: u64_at(header, 0),
+            value_bytes: u64_at(header, 8),
+            checksum: u32_at(header, 28),
+        })
+    }
+
+    /// Whether `crc32c` is that of key and value.
+    pub(crate) fn holds(&self, crc32c: u32) -> bool {
+        self.checksum == masked(crc32c)
+    }
 }
 
 /// Reads all of a blob file of `length` bytes; `passed` hears of bytes as they go by.
@@ -85,10 +111,10 @@ pub fn verify(file: &mut impl Read, length: u64, passed: &mut dyn FnMut(u64)) ->
             }
             return Ok(Blobs::Whole { records });
         }
-        if u32_at(&header, 24) != masked(crc32c::crc32c(&header[..24])) {
+        let Some(header) = RecordHeader::parse(&header) else {
             return damaged(at, "the checksum of a header does not match");
-        }
-        let body = u64_at(&header, 0).saturating_add(u64_at(&header, 8));
+        };
+        let body = header.key_bytes.saturating_add(header.value_bytes);
         if body > left - RECORD_HEADER_BYTES {
             return Ok(Blobs::Unfinished);
         }
@@ -101,7 +127,7 @@ pub fn verify(file: &mut impl Read, length: u64, passed: &mut dyn FnMut(u64)) ->
             rest -= take as u64;
             passed(take as u64);
         }
-        if u32_at(&header, 28) != masked(checksum) {
+        if !header.holds(checksum) {
             return damaged(at, "the checksum of a value does not match");
         }
         records += 1;

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::engine::{Engine, Family, Start, WriteOps};
+use crate::engine::{Engine, Family, HEAD_BYTES, Start, Unread, WriteOps};
+use crate::error::EngineError;
 use crate::reclaim::ValueFile;
 
 type Open<'a> = dyn FnMut() -> Arc<dyn Engine> + 'a;
@@ -17,6 +18,7 @@ pub fn run(open: &mut Open<'_>) {
     writes_are_seen_in_order_and_families_are_apart(open().as_ref());
     ranges_are_half_open(open().as_ref());
     scans_start_at_or_below_a_key(open().as_ref());
+    a_walk_ends_with_the_error_of_who_walks(open().as_ref());
     everything_is_there_after_reopening(open);
     equals_an_ordered_map(open);
     reclaiming_changes_nothing_that_can_be_read(open);
@@ -28,6 +30,7 @@ fn put(engine: &dyn Engine, family: Family, key: &[u8], value: &[u8]) {
     engine.write(&ops).expect("writes");
 }
 
+/// What a scan finds, and a walk too.
 fn all(
     engine: &dyn Engine,
     family: Family,
@@ -41,7 +44,29 @@ fn all(
             ControlFlow::Continue(())
         })
         .expect("scans");
+    if family.in_log() {
+        let mut walked = Vec::new();
+        let mut visit = |key: &[u8], value: &mut dyn Unread| {
+            let (size, taken) = (value.size(), value.take()?);
+            let head = taken.head().to_vec();
+            let value = taken.into_records().into_bytes().expect("reads");
+            assert_eq!(value.len(), size);
+            assert!(value.starts_with(&head) && head.len() >= size.min(HEAD_BYTES));
+            walked.push((key.to_vec(), value.to_vec()));
+            Ok(ControlFlow::Continue(()))
+        };
+        engine.walk(family, start, to, &mut visit).expect("walks");
+        assert_eq!(walked, found);
+    }
     found
+}
+
+/// Small ones, which stay with their keys, and larger ones of all kinds.
+fn value(rng: &mut fastrand::Rng) -> Vec<u8> {
+    let most = [600, 3_000, 3_000, 40_000][rng.usize(0..4)];
+    let mut value = vec![0; rng.usize(0..most)];
+    rng.fill(&mut value);
+    value
 }
 
 fn clear(engine: &dyn Engine) {
@@ -130,6 +155,15 @@ fn scans_start_at_or_below_a_key(engine: &dyn Engine) {
                 },
             )
             .expect("scans");
+        let mut walked = None;
+        let start = Start::Floor { key, lower: b"b" };
+        let mut visit = |key: &[u8], _: &mut dyn Unread| {
+            walked = Some(key.to_vec());
+            Ok(ControlFlow::Break(()))
+        };
+        let walk = engine.walk(Family::Log, start, b"c", &mut visit);
+        walk.expect("walks");
+        assert_eq!(walked, found);
         found
     };
     assert_eq!(first(b"b3").as_deref(), Some(&b"b3"[..]));
@@ -191,8 +225,7 @@ fn equals_an_ordered_map(open: &mut Open<'_>) {
                         model.retain(|key, _| *key < from || *key >= to);
                     }
                     _ => {
-                        // Both inline values and blobs.
-                        let value = vec![rng.u8(..); rng.usize(0..3_000)];
+                        let value = value(&mut rng);
                         ops.put(Family::Log, one.clone(), value.clone());
                         model.insert(one, value);
                     }
@@ -214,6 +247,23 @@ fn equals_an_ordered_map(open: &mut Open<'_>) {
     clear(open().as_ref());
 }
 
+fn a_walk_ends_with_the_error_of_who_walks(engine: &dyn Engine) {
+    for key in [b"a", b"b", b"c"] {
+        put(engine, Family::Log, key, key);
+    }
+    let mut seen = 0;
+    let walked = engine.walk(Family::Log, Start::At(b"a"), b"z", &mut |_, _| {
+        seen += 1;
+        match seen {
+            2 => Err(EngineError::Io("enough".to_owned())),
+            _ => Ok(ControlFlow::Continue(())),
+        }
+    });
+    assert_eq!(walked, Err(EngineError::Io("enough".to_owned())));
+    assert_eq!(seen, 2);
+    clear(engine);
+}
+
 fn reclaiming_changes_nothing_that_can_be_read(open: &mut Open<'_>) {
     let seed = 21;
     println!("seed {seed}");
@@ -223,7 +273,7 @@ fn reclaiming_changes_nothing_that_can_be_read(open: &mut Open<'_>) {
     for round in 0..12 {
         for _ in 0..100 {
             let key = vec![rng.u8(0..8), rng.u8(0..16)];
-            let value = vec![rng.u8(..); rng.usize(0..3_000)];
+            let value = value(&mut rng);
             put(engine.as_ref(), Family::Log, &key, &value);
             model.insert(key, value);
         }

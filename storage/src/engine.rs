@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::error::EngineError;
 use crate::reclaim::{Space, ValueFile};
+use crate::records::{FileRecords, Records};
 
 /// A family of keys. `Log` is a database of its own and holds all truth; the others are views of it
 /// in a second database, rebuilt from the log whenever they are in doubt.
@@ -173,6 +174,77 @@ pub enum Start<'a> {
 /// What a scan hands every key and value to; the slices live only for the call.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
+/// What is told of the beginning of a value that stays in its file, in bytes.
+pub const HEAD_BYTES: usize = 61;
+
+/// A value as `walk` hands it out: whole, and checked.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    records: Records,
+    /// The first bytes of a value in a file.
+    head: [u8; HEAD_BYTES],
+}
+
+impl Taken {
+    /// A value in memory.
+    pub fn in_memory(value: Bytes) -> Self {
+        Self {
+            records: Records::Memory(value),
+            head: [0; HEAD_BYTES],
+        }
+    }
+
+    /// A value in a file, which begins with `head`.
+    pub fn in_file(head: [u8; HEAD_BYTES], records: FileRecords) -> Self {
+        Self {
+            records: Records::File(records),
+            head,
+        }
+    }
+
+    /// The first bytes, `HEAD_BYTES` or more of them where there are so many.
+    pub fn head(&self) -> &[u8] {
+        match &self.records {
+            Records::Memory(bytes) => bytes,
+            Records::File(_) => &self.head,
+        }
+    }
+
+    /// The value.
+    pub fn into_records(self) -> Records {
+        self.records
+    }
+}
+
+/// A value that a walk came upon, not read yet.
+pub trait Unread {
+    /// Its length in bytes.
+    fn size(&self) -> usize;
+
+    /// Reads it, or only checks it where it lies.
+    ///
+    /// # Errors
+    /// The disk's, or damage.
+    fn take(&mut self) -> Result<Taken, EngineError>;
+}
+
+/// What a walk hands every key to.
+pub type VisitUnread<'a> =
+    dyn FnMut(&[u8], &mut dyn Unread) -> Result<ControlFlow<()>, EngineError> + 'a;
+
+/// A value that is in memory already.
+struct Here<'a>(&'a [u8]);
+
+impl Unread for Here<'_> {
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    fn take(&mut self) -> Result<Taken, EngineError> {
+        Ok(Taken::in_memory(Bytes::copy_from_slice(self.0)))
+    }
+}
+
 /// An ordered, atomic, crash-safe key-value store. See the file's head for what it guarantees.
 pub trait Engine: Send + Sync + 'static {
     /// Applies the operations atomically. Safe from a kill of the process when it returns, not from a power cut.
@@ -204,6 +276,25 @@ pub trait Engine: Send + Sync + 'static {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError>;
+
+    /// As `scan`, for values that are sent on rather than looked at: an engine that has them in files reads those only that the visitor
+    /// takes, and large ones not at all but to check them. The visitor's own error ends it, too.
+    fn walk(
+        &self,
+        family: Family,
+        start: Start<'_>,
+        to: &[u8],
+        visit: &mut VisitUnread<'_>,
+    ) -> Result<(), EngineError> {
+        let mut outcome = Ok(());
+        self.scan(family, start, to, &mut |key, value| {
+            visit(key, &mut Here(value)).unwrap_or_else(|error| {
+                outcome = Err(error);
+                ControlFlow::Break(())
+            })
+        })?;
+        outcome
+    }
 
     /// The greatest key in `from..to` with its value.
     fn last(

@@ -41,6 +41,7 @@ pub mod proof;
 #[cfg(test)]
 mod proof_tests;
 pub mod reclaim;
+pub mod records;
 mod recovery;
 #[cfg(test)]
 mod recovery_tests;

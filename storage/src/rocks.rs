@@ -18,17 +18,21 @@ use rocksdb::{
 
 use crate::disk::{Disk, Syncs};
 use crate::durable::keeper::SyncPoint;
-use crate::engine::{Engine, Family, Op, Start, Visit, WriteOps};
+use crate::engine::{Engine, Family, Op, Start, Taken, Unread, Visit, VisitUnread, WriteOps};
 use crate::error::EngineError;
 use crate::reclaim::{Space, ValueFile};
 
+mod blobs;
 mod options;
+mod places;
 mod value_files;
 
+use self::blobs::{Blobs, Place, Reader};
 pub use self::options::RocksOptions;
 use self::options::{
     BLOB_FILE_BYTES, direct_io_works, log_options, meta_options, smaller_blob_files,
 };
+use self::places::{Places, Value};
 
 /// After so many compactions without a collection files become larger again.
 const COMPACTIONS_TO_GROW: u64 = 1024;
@@ -46,6 +50,8 @@ pub struct RocksEngine {
     blob_file_bytes: AtomicU64,
     /// Compactions since the last collection.
     compactions: AtomicU64,
+    /// What readers know of blob files.
+    blobs: Blobs,
 }
 
 impl std::fmt::Debug for RocksEngine {
@@ -75,6 +81,44 @@ fn classify_text(text: &str, kind: ErrorKind) -> EngineError {
         _ if text.contains("No such file") => EngineError::Corruption(text.to_owned()),
         ErrorKind::Corruption => EngineError::Corruption(text.to_owned()),
         _ => EngineError::Io(text.to_owned()),
+    }
+}
+
+/// What RocksDB says of an iterator that ended too early.
+fn classify_status(text: &str) -> EngineError {
+    let kind = if text.starts_with("Corruption") {
+        ErrorKind::Corruption
+    } else {
+        ErrorKind::IOError
+    };
+    classify_text(text, kind)
+}
+
+/// A value that a walk came upon.
+struct Stored<'a, 'e> {
+    key: &'a [u8],
+    value: Value<'a>,
+    reader: &'a mut Reader<'e>,
+}
+
+impl Unread for Stored<'_, '_> {
+    fn size(&self) -> usize {
+        match self.value {
+            Value::Inline(value) => value.len(),
+            Value::Blob { size, .. } => usize::try_from(size).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn take(&mut self) -> Result<Taken, EngineError> {
+        match self.value {
+            Value::Inline(value) => Ok(Taken::in_memory(Bytes::copy_from_slice(value))),
+            Value::Blob { file, offset, size } => self.reader.take(&Place {
+                key: self.key,
+                file,
+                offset,
+                size,
+            }),
+        }
     }
 }
 
@@ -144,6 +188,7 @@ impl RocksEngine {
             synced: Arc::default(),
             blob_file_bytes: AtomicU64::new(BLOB_FILE_BYTES),
             compactions: AtomicU64::new(0),
+            blobs: Blobs::default(),
         })
     }
 
@@ -174,6 +219,7 @@ impl RocksEngine {
             synced: Arc::default(),
             blob_file_bytes: AtomicU64::new(BLOB_FILE_BYTES),
             compactions: AtomicU64::new(0),
+            blobs: Blobs::default(),
         })
     }
 
@@ -377,6 +423,60 @@ impl Engine for RocksEngine {
         }
         // A damaged block or blob ends the iteration early, and only the status tells.
         iterator.status().map_err(|error| classify(&error))
+    }
+
+    fn walk(
+        &self,
+        family: Family,
+        start: Start<'_>,
+        to: &[u8],
+        visit: &mut VisitUnread<'_>,
+    ) -> Result<(), EngineError> {
+        assert!(family.in_log(), "views have small values only");
+        let mut places = match start {
+            Start::At(key) => {
+                if key >= to {
+                    return Ok(());
+                }
+                let mut places = Places::new(&self.log, key, to);
+                places.seek(key);
+                places
+            }
+            Start::Floor { key, lower } => {
+                if lower >= to {
+                    return Ok(());
+                }
+                let mut places = Places::new(&self.log, lower, to);
+                places.seek_for_prev(key);
+                if places.get().is_none() {
+                    if let Some(text) = places.error() {
+                        return Err(classify_status(&text));
+                    }
+                    places.seek(key);
+                }
+                places
+            }
+        };
+        let mut reader = Reader::new(self.log.path(), &self.blobs);
+        while let Some((key, value)) = places.get() {
+            let mut stored = Stored {
+                key,
+                value,
+                reader: &mut reader,
+            };
+            if visit(key, &mut stored)?.is_break() {
+                return Ok(());
+            }
+            if reader.read_bytes >= OFFER_BYTES {
+                reader.read_bytes = 0;
+                std::thread::yield_now();
+            }
+            places.next();
+        }
+        // A damaged block ends the iteration early, and only the status tells.
+        places
+            .error()
+            .map_or(Ok(()), |text| Err(classify_status(&text)))
     }
 
     fn last(

@@ -3,19 +3,24 @@
 //!
 //! Owned by `connection.rs`, which gathers answers that are ready and has them written together. A client must make
 //! progress within `WRITE_TIMEOUT`, and take all of it at a least rate; one that reads slowly while others wait for long
-//! for the room that its answers hold is ended sooner. Nothing is copied.
+//! for the room that its answers hold is ended sooner. Nothing is copied; what lies in a file goes from there to the socket
+//! (`outgoing/socket.rs`).
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use ottla_protocol::fetch_response::Segment;
+use ottla_storage::records::Records;
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
+use self::socket::Socket;
 use super::Cause;
 use crate::room::{self, Held};
 use crate::router::{AnswerRoom, Sending};
+
+mod socket;
 
 /// Longest time that answers may make no progress.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,7 +37,7 @@ const SHRINK_BYTES: usize = 64 << 10;
 /// Answers that are written together.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Records>,
     answers: VecDeque<Unsent>,
     bytes: usize,
 }
@@ -50,11 +55,11 @@ impl Outgoing {
     /// Adds an answer behind the others.
     pub(super) fn push(
         &mut self,
-        pieces: Vec<Bytes>,
+        pieces: Vec<Records>,
         room: AnswerRoom,
         sending: Option<Box<Sending>>,
     ) {
-        self.bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+        self.bytes += pieces.iter().map(Segment::size).sum::<usize>();
         self.pieces.extend(pieces);
         self.answers.push_back(Unsent {
             end: self.bytes,
@@ -68,10 +73,19 @@ impl Outgoing {
     }
 
     /// Writes everything, with as few system calls as there can be.
-    pub(super) async fn write(
-        mut self,
-        write: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<(), Cause> {
+    pub(super) async fn write(self, socket: &mut impl Socket) -> Result<(), Cause> {
+        let in_files = |piece: &Records| matches!(piece, Records::File(_));
+        if !self.pieces.iter().any(in_files) {
+            return self.write_pieces(socket).await;
+        }
+        // One call writes no more than one part of a file: without this each would end in a packet of its own.
+        socket.gather(true);
+        let written = self.write_pieces(socket).await;
+        socket.gather(false);
+        written
+    }
+
+    async fn write_pieces(mut self, socket: &mut impl Socket) -> Result<(), Cause> {
         let began = Instant::now();
         let all = WRITE_TIMEOUT + room::slowest(self.bytes);
         let mut progress = began;
@@ -80,9 +94,9 @@ impl Outgoing {
         let (mut first, mut start) = (0, 0);
         loop {
             while let Some(piece) = self.pieces.get(first)
-                && written - start >= piece.len()
+                && written - start >= piece.size()
             {
-                start += piece.len();
+                start += piece.size();
                 first += 1;
             }
             if first == self.pieces.len() {
@@ -98,21 +112,11 @@ impl Outgoing {
                 let holds = self.answers.iter().any(|unsent| unsent.room.is_some());
                 let pause = left - taken;
                 let pause = if holds { pause.min(LOOK) } else { pause };
-                let slices: Vec<IoSlice<'_>> = self
-                    .pieces
-                    .range(first..)
-                    .take(PIECES)
-                    .enumerate()
-                    .map(|(index, piece)| {
-                        let from = if index == 0 { written - start } else { 0 };
-                        IoSlice::new(&piece[from..])
-                    })
-                    .collect();
-                match timeout(pause, write.write_vectored(&slices)).await {
+                let next = timeout(pause, self.write_some(socket, first, written - start));
+                match next.await {
                     Ok(Err(_) | Ok(0)) => return Err("write_error"),
                     Ok(Ok(count)) => break count,
                     Err(_) => {
-                        drop(slices);
                         self.pieces.drain(..first);
                         first = 0;
                         self.let_go(written, start);
@@ -122,6 +126,28 @@ impl Outgoing {
             written += count;
             progress = Instant::now();
         }
+    }
+
+    /// Writes what the socket takes from piece `first` on, of which `from` bytes are written.
+    async fn write_some(
+        &self,
+        socket: &mut impl Socket,
+        first: usize,
+        from: usize,
+    ) -> std::io::Result<usize> {
+        if let Some(Records::File(file)) = self.pieces.get(first) {
+            return socket.send_file(file, from).await;
+        }
+        let in_memory = self.pieces.range(first..).map_while(|piece| match piece {
+            Records::Memory(bytes) => Some(bytes),
+            Records::File(_) => None,
+        });
+        let slices: Vec<IoSlice<'_>> = in_memory
+            .take(PIECES)
+            .enumerate()
+            .map(|(index, bytes)| IoSlice::new(&bytes[if index == 0 { from } else { 0 }..]))
+            .collect();
+        socket.write_vectored(&slices).await
     }
 
     /// Gives back what is no longer needed: a piece is held until its last byte is written.

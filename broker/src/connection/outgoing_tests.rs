@@ -1,9 +1,16 @@
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_storage::records::FileRecords;
 use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::room::Room;
 
 fn answer(outgoing: &mut Outgoing, pieces: Vec<Bytes>, batches: Option<Held>) {
+    let pieces = pieces.into_iter().map(Records::from).collect();
     let room = AnswerRoom {
         batches,
         frame: None,
@@ -39,6 +46,75 @@ async fn pieces_are_written_whole_whatever_the_socket_takes() {
         drop(ours);
         assert_eq!(reader.await.expect("joins"), expected);
     }
+}
+
+/// A file without a name.
+fn file(bytes: &[u8]) -> Arc<std::fs::File> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::memfd_create("pieces", flags).expect("makes"));
+    file.write_all(bytes).expect("writes");
+    Arc::new(file)
+}
+
+#[tokio::test]
+async fn parts_of_files_come_between_what_is_in_memory_whatever_the_socket_takes() {
+    let seed = 6;
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut stored = vec![0; 4 << 20];
+    rng.fill(&mut stored);
+    let file = file(&stored);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("has one");
+    for _ in 0..60 {
+        let mut expected = Vec::new();
+        let pieces: Vec<Records> = (0..rng.usize(1..100))
+            .map(|_| {
+                let most = [300, 300_000][rng.usize(0..2)];
+                let size = rng.usize(1..most);
+                let from = rng.usize(0..stored.len() - size);
+                let part = &stored[from..from + size];
+                expected.extend_from_slice(part);
+                if rng.bool() {
+                    return Records::Memory(Bytes::copy_from_slice(part));
+                }
+                Records::File(FileRecords {
+                    file: file.clone(),
+                    position: from as u64,
+                    size,
+                })
+            })
+            .collect();
+        let mut outgoing = Outgoing::default();
+        outgoing.push(pieces, AnswerRoom::default(), None);
+        let (theirs, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_, mut ours) = accepted.expect("accepts").0.into_split();
+        let mut theirs = theirs.expect("connects");
+        let reader = tokio::spawn(async move {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).await.expect("reads");
+            all
+        });
+        outgoing.write(&mut ours).await.expect("writes");
+        drop(ours);
+        assert!(reader.await.expect("joins") == expected);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_ends_too_early_ends_the_connection() {
+    let mut outgoing = Outgoing::default();
+    let records = FileRecords {
+        file: file(&[1; 1_000]),
+        position: 500,
+        size: 501,
+    };
+    outgoing.push(vec![Records::File(records)], AnswerRoom::default(), None);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("has one");
+    let (_theirs, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (_, mut ours) = accepted.expect("accepts").0.into_split();
+    assert_eq!(outgoing.write(&mut ours).await, Err("write_error"));
 }
 
 const PIECE: usize = 256 << 10;

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ottla_protocol::fetch_response::Segment;
+use ottla_storage::records::Records;
 
 use crate::Broker;
 use crate::metrics::SendTimes;
@@ -17,9 +18,9 @@ use crate::room::{Held, NoRoom};
 #[derive(Debug)]
 pub enum Reply {
     /// A whole frame, size included, in pieces.
-    Frame(Vec<Bytes>),
+    Frame(Vec<Records>),
     /// The same, of a request whose sending is to be timed, and the room to hold meanwhile.
-    Timed(Vec<Bytes>, AnswerRoom, Box<Sending>),
+    Timed(Vec<Records>, AnswerRoom, Box<Sending>),
     /// Nothing: the client asked for no answer.
     Nothing,
     /// The connection is closed; the cause is a metric label.
@@ -100,7 +101,7 @@ pub struct FetchAnswer {
     /// The response; `records` is `None` everywhere.
     pub response: kafka_protocol::messages::FetchResponse,
     /// The batches of each partition, in the response's order.
-    pub records: Vec<Vec<Bytes>>,
+    pub records: Vec<Vec<Records>>,
     /// How long it waited for data.
     pub waited: Duration,
     /// Room for its batches, until they are sent.
@@ -133,7 +134,7 @@ impl Told {
         let Reply::Frame(pieces) = &self.reply else {
             return self;
         };
-        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        let bytes: usize = pieces.iter().map(Segment::size).sum();
         match broker.replies.admit(bytes - batch_bytes).await {
             Ok(frame) => {
                 let room = AnswerRoom { frame, ..self.room };

@@ -12,7 +12,8 @@ use futures_util::future::BoxFuture;
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, VersionRange};
 use ottla_protocol::error_code::ErrorCode;
-use ottla_protocol::{fetch_response, guard, header};
+use ottla_protocol::fetch_response::{self, Segment};
+use ottla_protocol::{guard, header};
 
 use super::Ctx;
 use super::answer::{AnswerRoom, Deferred, DeferredAnswer, FetchAnswer, Ran, Reply, Told};
@@ -161,7 +162,7 @@ fn finish(mut frame: BytesMut) -> Reply {
         return Reply::Close("response_too_large");
     };
     frame[..4].copy_from_slice(&size.to_be_bytes());
-    Reply::Frame(vec![frame.freeze()])
+    Reply::Frame(vec![frame.freeze().into()])
 }
 
 pub(super) fn route<const MIN: i16, const MAX: i16, Q, H, F>(
@@ -263,7 +264,7 @@ where
                     },
                     ..Told::new(reply, error_code)
                 };
-                let batch_bytes = answer.records.iter().flatten().map(Bytes::len).sum();
+                let batch_bytes = answer.records.iter().flatten().map(Segment::size).sum();
                 drop((answer.response, answer.records));
                 Ran::Now(told.admitted(&asked.broker, batch_bytes).await)
             })

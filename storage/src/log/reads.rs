@@ -9,10 +9,11 @@ use ottla_protocol::records;
 
 use super::{Log, Partition};
 use crate::engine::{Family, Start};
-use crate::error::StorageError;
+use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle};
 use crate::partition::Offsets;
 use crate::producers::AbortedTransaction;
+use crate::records::Records;
 use crate::recovery;
 
 /// How far a read may go.
@@ -56,11 +57,11 @@ impl Most {
     }
 }
 
-/// What a read found.
-#[derive(Debug, Clone, Default)]
-pub struct Read {
+/// What a read found: batches in memory, or as `Records`, wherever they are.
+#[derive(Debug, Clone)]
+pub struct Read<B = Bytes> {
     /// Whole batches, the first of them holding the offset asked for.
-    pub batches: Vec<Bytes>,
+    pub batches: Vec<B>,
     /// Their size.
     pub bytes: usize,
     /// Size of the readable batch that comes next, where it was left out because it is too large.
@@ -69,11 +70,36 @@ pub struct Read {
     pub aborted: Vec<AbortedTransaction>,
 }
 
+impl<B> Default for Read<B> {
+    fn default() -> Self {
+        Self {
+            batches: Vec::new(),
+            bytes: 0,
+            left_out: 0,
+            aborted: Vec::new(),
+        }
+    }
+}
+
+impl Read<Records> {
+    /// The same with all batches in memory. May block on the disk.
+    fn in_memory(self) -> Result<Read, StorageError> {
+        let batches = self.batches.into_iter().map(Records::into_bytes);
+        let batches = batches.collect::<Result<_, _>>();
+        Ok(Read {
+            batches: batches.map_err(|error| EngineError::Io(error.to_string()))?,
+            bytes: self.bytes,
+            left_out: self.left_out,
+            aborted: self.aborted,
+        })
+    }
+}
+
 /// What memory has of a read.
 #[derive(Debug)]
 pub enum Held {
     /// All of it.
-    Here(Read),
+    Here(Read<Records>),
     /// Nothing: the store has it, below `end`.
     Stored {
         /// The first offset that is not readable.
@@ -123,10 +149,11 @@ impl Log {
             bytes: max_bytes,
             first: if at_least_one { usize::MAX } else { 0 },
         };
-        self.read_most(partition, from, most, limit)
+        self.read_most(partition, from, most, limit)?.in_memory()
     }
 
-    /// `read`, with a limit for the first batch, too: a larger one is left out, and its size is told.
+    /// `read`, with a limit for the first batch, too: a larger one is left out, and its size is told. Batches in files
+    /// stay there.
     ///
     /// # Errors
     /// As `read`.
@@ -136,7 +163,7 @@ impl Log {
         from: i64,
         most: Most,
         limit: ReadLimit,
-    ) -> Result<Read, StorageError> {
+    ) -> Result<Read<Records>, StorageError> {
         match self.read_held(partition, from, most, limit)? {
             Held::Here(read) => Ok(read),
             Held::Stored { end } => self.read_stored(partition, from, most, (limit, end)),
@@ -175,7 +202,7 @@ impl Log {
             Vec::new()
         };
         Ok(Held::Here(Read {
-            batches: found.batches,
+            batches: found.batches.into_iter().map(Records::from).collect(),
             bytes: found.bytes,
             left_out: found.left_out,
             aborted,
@@ -188,46 +215,55 @@ impl Log {
         from: i64,
         most: Most,
         (limit, end): (ReadLimit, i64),
-    ) -> Result<Read, StorageError> {
+    ) -> Result<Read<Records>, StorageError> {
         let mut read = Read::default();
         let (lower, to) = keys::batches(partition.handle(), 0);
         let key = keys::batch(partition.handle(), from);
         let mut outcome = Ok(());
         let mut next = from;
         let forgets = partition.lock().state.forgets;
-        let scanned = self.shared.engine.scan(
+        let scanned = self.shared.engine.walk(
             Family::Log,
             Start::Floor {
                 key: &key,
                 lower: &lower,
             },
             &to,
-            &mut |_, value| {
-                let header = match recovery::stored_header(partition.handle(), value) {
+            &mut |key, value| {
+                // A batch that is not given is not read either.
+                if keys::parse_batch(key).is_some_and(|base_offset| base_offset >= end) {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if !most.takes(read.bytes, value.size()) && !read.batches.is_empty() {
+                    read.left_out = value.size();
+                    return Ok(ControlFlow::Break(()));
+                }
+                let taken = value.take()?;
+                let header = match recovery::stored_header(partition.handle(), taken.head()) {
                     Ok(header) => header,
                     Err(error) => {
                         outcome = Err(error);
-                        return ControlFlow::Break(());
+                        return Ok(ControlFlow::Break(()));
                     }
                 };
                 if header.last_offset() < from {
-                    return ControlFlow::Continue(());
+                    return Ok(ControlFlow::Continue(()));
                 }
                 if header.base_offset >= end {
-                    return ControlFlow::Break(());
+                    return Ok(ControlFlow::Break(()));
                 }
-                if !most.takes(read.bytes, value.len()) {
-                    read.left_out = value.len();
-                    return ControlFlow::Break(());
+                if !most.takes(read.bytes, value.size()) {
+                    read.left_out = value.size();
+                    return Ok(ControlFlow::Break(()));
                 }
-                read.bytes += value.len();
-                read.batches.push(Bytes::copy_from_slice(value));
+                read.bytes += value.size();
+                read.batches.push(taken.into_records());
                 next = header.next_offset();
-                if read.bytes >= most.bytes {
+                Ok(if read.bytes >= most.bytes {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
-                }
+                })
             },
         );
         // What lies before the damage is served; whoever goes on behind it hears of it.

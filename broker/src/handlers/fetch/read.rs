@@ -1,19 +1,19 @@
 //! What a fetch reads, and the room that it takes until the client has it.
 //!
 //! Called by `fetch.rs`, which decides whether it is enough. What lies in memory is read first and never blocks; the rest
-//! is read off the async workers. Every batch of an answer counts, also one that memory holds anyway: it stays allocated
-//! for the client when memory lets go of it. Room is asked for before anything is read from the disk, and a batch that
+//! is read off the async workers. Every batch in memory of an answer counts, also one that is there anyway: it stays allocated
+//! for the client when memory lets go of it; what stays in its file does not. Room is asked for before anything is read from the disk, and a batch that
 //! turns out to be larger is left there until its room is had; whoever waits for room holds none.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use kafka_protocol::messages::ProducerId;
 use kafka_protocol::messages::fetch_response::{AbortedTransaction, EpochEndOffset, PartitionData};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::error::StorageError;
 use ottla_storage::log::{self, Log, Most, Partition, Read, ReadLimit};
 use ottla_storage::partition::Offsets;
+use ottla_storage::records::Records;
 use tokio::time::{Instant, timeout_at};
 
 use super::Target;
@@ -34,7 +34,7 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(3);
 /// What one partition has to say.
 pub(super) struct Outcome {
     pub(super) data: PartitionData,
-    pub(super) records: Vec<Bytes>,
+    pub(super) records: Vec<Records>,
     pub(super) bytes: usize,
     /// Size of the batch that comes next, where it was too large.
     pub(super) left_out: usize,
@@ -220,7 +220,7 @@ async fn read_with_room(
         match turn {
             Turn::Read(outcomes) => {
                 let read = bytes_of(&outcomes);
-                room.shrink(read);
+                room.shrink(memory_bytes_of(&outcomes));
                 let more = read >= bytes || outcomes.iter().any(|outcome| outcome.left_out > 0);
                 let readings = Readings {
                     outcomes,
@@ -245,6 +245,11 @@ fn readings_of(outcomes: Vec<Outcome>) -> Readings {
 
 fn bytes_of(outcomes: &[Outcome]) -> usize {
     outcomes.iter().map(|outcome| outcome.bytes).sum()
+}
+
+fn memory_bytes_of(outcomes: &[Outcome]) -> usize {
+    let records = outcomes.iter().flat_map(|outcome| &outcome.records);
+    records.map(Records::memory_bytes).sum()
 }
 
 /// How much the targets may give together.

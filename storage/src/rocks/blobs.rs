@@ -1,0 +1,382 @@
+//! Reads values where they lie in RocksDB's blob files, for whoever sends them on: small ones into memory, many with one read;
+//! large ones not at all, but for a check. Used by `rocks.rs` alone, while an iterator keeps the files there.
+//!
+//! Each value is checked when it comes from the disk: record header, key and the checksum over key and value. One that was
+//! found whole is not checked again as long as its pages stay in the page cache, as far as a look at some of them tells: a
+//! change of what the disk holds shows when the pages come from there anew. Nothing unchecked is handed out.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
+
+use bytes::Bytes;
+use rustix::fs::Advice;
+use rustix::io::ReadWriteFlags;
+
+use crate::blob::{RECORD_HEADER_BYTES, RecordHeader};
+use crate::engine::{HEAD_BYTES, Taken};
+use crate::error::EngineError;
+use crate::records::FileRecords;
+use crate::waiters::lock;
+
+/// Values from this size on stay in their file. Sending a smaller one from there costs more than the copy.
+pub(super) const FILE_VALUE_BYTES: u64 = 16 << 10;
+
+/// What is read at once.
+const WINDOW_BYTES: usize = 64 << 10;
+
+/// What is asked of the disk ahead, once something was not in memory.
+const AHEAD_BYTES: u64 = 2 << 20;
+
+/// Distance of the pages that are looked for in the page cache.
+const PROBE_BYTES: u64 = 256 << 10;
+
+/// Values that stay in their file begin in pages of their own.
+const PAGE_BYTES: u64 = 4 << 10;
+
+/// Memory for what was found whole, in words of 64 pages: a megabyte, for 32 GiB of files.
+const CHECKED_WORDS: usize = 128 << 10;
+
+/// Where a value lies: `size` bytes from `offset` on, behind its key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) file: u64,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+impl Place<'_> {
+    fn record_offset(&self) -> u64 {
+        self.offset
+            .saturating_sub(RECORD_HEADER_BYTES + self.key.len() as u64)
+    }
+
+    fn before_value(&self) -> usize {
+        RECORD_HEADER_BYTES as usize + self.key.len()
+    }
+
+    fn damaged(&self, why: &str) -> EngineError {
+        EngineError::Corruption(format!(
+            "blob file {:06} at {}: {why}",
+            self.file, self.offset
+        ))
+    }
+
+    fn failed(&self, error: &io::Error) -> EngineError {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return self.damaged("it ends before the value does");
+        }
+        EngineError::Io(format!(
+            "blob file {:06} at {}: {error}",
+            self.file, self.offset
+        ))
+    }
+
+    /// The record's header, if it is of this value: `begin` are the record's first bytes, key included.
+    fn header(&self, begin: &[u8]) -> Result<RecordHeader, EngineError> {
+        let header = begin.first_chunk().and_then(RecordHeader::parse);
+        let header = header.ok_or_else(|| self.damaged("the header of its record is damaged"))?;
+        let key = &begin[RECORD_HEADER_BYTES as usize..self.before_value()];
+        if header.key_bytes != self.key.len() as u64
+            || header.value_bytes != self.size
+            || key != self.key
+        {
+            return Err(self.damaged("the record there is not the one looked for"));
+        }
+        Ok(header)
+    }
+}
+
+/// Files that are open to be sent from, at most. What lies in more of them is read into memory.
+const OPEN_FILES: usize = 256;
+
+/// The files that are open, shared by all who read or send from them.
+#[derive(Debug, Default)]
+struct OpenFiles(Mutex<HashMap<u64, Weak<File>>>);
+
+impl OpenFiles {
+    /// The file, and whether it may stay open for as long as a client takes.
+    fn open(&self, folder: &Path, place: &Place<'_>) -> Result<(Arc<File>, bool), EngineError> {
+        let mut files = lock(&self.0);
+        if let Some(file) = files.get(&place.file).and_then(Weak::upgrade) {
+            return Ok((file, true));
+        }
+        let path = folder.join(format!("{:06}.blob", place.file));
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => place.damaged("the file is not there"),
+            _ => EngineError::Io(format!("{}: {error}", path.display())),
+        })?;
+        let file = Arc::new(file);
+        if files.len() >= OPEN_FILES {
+            files.retain(|_, file| file.strong_count() > 0);
+        }
+        let shared = files.len() < OPEN_FILES;
+        if shared {
+            files.insert(place.file, Arc::downgrade(&file));
+        }
+        Ok((file, shared))
+    }
+}
+
+/// What is known of blob files, by all scans together.
+#[derive(Debug, Default)]
+pub(super) struct Blobs {
+    open: OpenFiles,
+    checked: Checked,
+}
+
+/// Which values were found whole, by the page that they begin in; the oldest files are forgotten first.
+#[derive(Debug, Default)]
+struct Checked(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    files: HashMap<u64, Vec<u64>>,
+    order: VecDeque<u64>,
+    words: usize,
+}
+
+impl Checked {
+    fn bit(offset: u64) -> (usize, u64) {
+        let page = offset / PAGE_BYTES;
+        ((page / 64) as usize, 1 << (page % 64))
+    }
+
+    fn has(&self, file: u64, offset: u64) -> bool {
+        let (word, bit) = Self::bit(offset);
+        let pages = lock(&self.0);
+        let words = pages.files.get(&file);
+        words.is_some_and(|words| words.get(word).is_some_and(|word| word & bit != 0))
+    }
+
+    fn add(&self, file: u64, offset: u64) {
+        let (word, bit) = Self::bit(offset);
+        let mut pages = lock(&self.0);
+        let Pages {
+            files,
+            order,
+            words: total,
+        } = &mut *pages;
+        let words = files.entry(file).or_insert_with(|| {
+            order.push_back(file);
+            Vec::new()
+        });
+        if words.len() <= word {
+            *total += word + 1 - words.len();
+            words.resize(word + 1, 0);
+        }
+        words[word] |= bit;
+        while *total > CHECKED_WORDS && order.len() > 1 {
+            let oldest = order.pop_front().and_then(|oldest| files.remove(&oldest));
+            *total -= oldest.map_or(0, |words| words.len());
+        }
+    }
+}
+
+/// Reads the values of one scan.
+pub(super) struct Reader<'e> {
+    folder: &'e Path,
+    blobs: &'e Blobs,
+    /// Number of the file, the file, and whether it may stay open.
+    file: Option<(u64, Arc<File>, bool)>,
+    /// What was read of the file last, and where that begins.
+    window: Vec<u8>,
+    window_offset: u64,
+    /// Small values that follow each other are read with fewer and fewer reads.
+    next_window: usize,
+    /// Up to where the disk was asked ahead.
+    asked: u64,
+    /// Bytes that were read and not only looked at.
+    pub(super) read_bytes: usize,
+}
+
+impl<'e> Reader<'e> {
+    pub(super) fn new(folder: &'e Path, blobs: &'e Blobs) -> Self {
+        Self {
+            folder,
+            blobs,
+            file: None,
+            window: Vec::new(),
+            window_offset: 0,
+            next_window: 0,
+            asked: 0,
+            read_bytes: 0,
+        }
+    }
+
+    /// The value, and its first bytes.
+    pub(super) fn take(&mut self, place: &Place<'_>) -> Result<Taken, EngineError> {
+        if place.offset.checked_add(place.size).is_none() {
+            return Err(place.damaged("no file is so large"));
+        }
+        let (file, may_stay_open) = self.open(place)?;
+        if place.size < FILE_VALUE_BYTES {
+            return self.read_small(&file, place);
+        }
+        let head = match self.look(&file, place)? {
+            Some(head) => head,
+            None => self.check(&file, place)?,
+        };
+        let size = usize::try_from(place.size);
+        let records = FileRecords {
+            file,
+            position: place.offset,
+            size: size.map_err(|_| place.damaged("the value is too large"))?,
+        };
+        if may_stay_open {
+            return Ok(Taken::in_file(head, records));
+        }
+        let value = records.read().map_err(|error| place.failed(&error))?;
+        Ok(Taken::in_memory(value))
+    }
+
+    fn open(&mut self, place: &Place<'_>) -> Result<(Arc<File>, bool), EngineError> {
+        if let Some((number, file, shared)) = &self.file
+            && *number == place.file
+        {
+            return Ok((file.clone(), *shared));
+        }
+        let (file, shared) = self.blobs.open.open(self.folder, place)?;
+        self.file = Some((place.file, file.clone(), shared));
+        self.window.clear();
+        self.next_window = 0;
+        self.asked = 0;
+        Ok((file, shared))
+    }
+
+    /// A large value's first bytes, if it was found whole before and still lies in memory.
+    fn look(
+        &mut self,
+        file: &File,
+        place: &Place<'_>,
+    ) -> Result<Option<[u8; HEAD_BYTES]>, EngineError> {
+        if !self.blobs.checked.has(place.file, place.offset) {
+            return Ok(None);
+        }
+        let mut begin = vec![0; place.before_value() + HEAD_BYTES];
+        let end = place.offset + place.size - 1;
+        let between = (place.offset + PROBE_BYTES..end).step_by(PROBE_BYTES as usize);
+        if !read_from_memory(file, &mut begin, place.record_offset())
+            || !between
+                .chain([end])
+                .all(|offset| read_from_memory(file, &mut [0], offset))
+        {
+            return Ok(None);
+        }
+        place.header(&begin)?;
+        Ok(begin[place.before_value()..].first_chunk().copied())
+    }
+
+    /// Reads a large value to check it; its first bytes.
+    fn check(&mut self, file: &File, place: &Place<'_>) -> Result<[u8; HEAD_BYTES], EngineError> {
+        let (mut offset, end) = (place.record_offset(), place.offset + place.size);
+        self.ask(file, offset, end);
+        let mut head = [0; HEAD_BYTES];
+        let mut header = None;
+        let mut checksum = 0;
+        self.window.resize(WINDOW_BYTES, 0);
+        self.window_offset = u64::MAX;
+        while offset < end {
+            let bytes = (end - offset).min(WINDOW_BYTES as u64) as usize;
+            let window = &mut self.window[..bytes];
+            file.read_exact_at(window, offset)
+                .map_err(|error| place.failed(&error))?;
+            let mut body = &window[..];
+            if header.is_none() {
+                header = Some(place.header(window)?);
+                head.copy_from_slice(&window[place.before_value()..][..HEAD_BYTES]);
+                body = &window[RECORD_HEADER_BYTES as usize..];
+            }
+            checksum = crc32c::crc32c_append(checksum, body);
+            offset += bytes as u64;
+            self.read_bytes += bytes;
+            if offset < end {
+                // As `RocksEngine::scan` does: others may have waited for the processor.
+                std::thread::yield_now();
+            }
+        }
+        if !header.is_some_and(|header| header.holds(checksum)) {
+            return Err(place.damaged("the checksum of the value does not match"));
+        }
+        self.blobs.checked.add(place.file, place.offset);
+        Ok(head)
+    }
+
+    /// Asks the disk for what comes next, where the value is not in memory.
+    fn ask(&mut self, file: &File, offset: u64, end: u64) {
+        if end <= self.asked || read_from_memory(file, &mut [0], end - 1) {
+            return;
+        }
+        self.asked = offset + AHEAD_BYTES.max(end - offset);
+        let length = std::num::NonZeroU64::new(self.asked - offset);
+        // Only advice: it is read in any case.
+        let _ = rustix::fs::fadvise(file, offset, length, Advice::WillNeed);
+    }
+
+    fn read_small(&mut self, file: &File, place: &Place<'_>) -> Result<Taken, EngineError> {
+        let begin = place.record_offset();
+        let bytes = place.before_value() + place.size as usize;
+        let inside = |reader: &Self| {
+            let at = begin.checked_sub(reader.window_offset)? as usize;
+            let end = at.checked_add(bytes)?;
+            reader.window.get(at..end).map(|_| at)
+        };
+        let at = match inside(self) {
+            Some(at) => at,
+            None => {
+                self.fill(file, place, begin, bytes)?;
+                0
+            }
+        };
+        let record = &self.window[at..at + bytes];
+        let header = place.header(record)?;
+        if !header.holds(crc32c::crc32c(&record[RECORD_HEADER_BYTES as usize..])) {
+            return Err(place.damaged("the checksum of the value does not match"));
+        }
+        let value = Bytes::copy_from_slice(&record[place.before_value()..]);
+        Ok(Taken::in_memory(value))
+    }
+
+    /// Reads the record, and what may be the next ones.
+    fn fill(
+        &mut self,
+        file: &File,
+        place: &Place<'_>,
+        begin: u64,
+        bytes: usize,
+    ) -> Result<(), EngineError> {
+        let wanted = bytes.max(self.next_window);
+        self.next_window = (2 * wanted).min(WINDOW_BYTES);
+        self.window.resize(wanted, 0);
+        let mut filled = 0;
+        // The file may end before the window does.
+        while filled < bytes {
+            let read = file
+                .read_at(&mut self.window[filled..], begin + filled as u64)
+                .map_err(|error| place.failed(&error))?;
+            if read == 0 {
+                self.window.clear();
+                return Err(place.damaged("it ends before the value does"));
+            }
+            filled += read;
+        }
+        self.window.truncate(filled);
+        self.window_offset = begin;
+        self.read_bytes += filled;
+        Ok(())
+    }
+}
+
+/// Whether all of `bytes` could be read without waiting for the disk.
+fn read_from_memory(file: &File, bytes: &mut [u8], offset: u64) -> bool {
+    let wanted = bytes.len();
+    let mut slices = [IoSliceMut::new(bytes)];
+    rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) == Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Values read where they lie: what is checked, what is handed out in which way, and that no change goes by.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use super::*;
+use crate::directory::TempDir;
+use crate::engine::{Engine, Family, Start, Unread, WriteOps};
+use crate::records::Records;
+use crate::rocks::{RocksEngine, RocksOptions};
+
+fn open(dir: &TempDir) -> RocksEngine {
+    RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens")
+}
+
+/// An engine with these values in one blob file, under the keys 0, 1, ...
+fn filled(dir: &TempDir, values: &[Vec<u8>]) -> RocksEngine {
+    let engine = open(dir);
+    for (index, value) in values.iter().enumerate() {
+        let mut ops = WriteOps::new();
+        let key = (index as u32).to_be_bytes().to_vec();
+        ops.put(Family::Log, key, value.clone());
+        engine.write(&ops).expect("writes");
+    }
+    engine.settle(false);
+    engine
+}
+
+fn random(rng: &mut fastrand::Rng, size: usize) -> Vec<u8> {
+    let mut value = vec![0; size];
+    rng.fill(&mut value);
+    value
+}
+
+/// All values, or what stopped the walk, and how many came before.
+fn walk(engine: &RocksEngine) -> (Vec<Records>, Result<(), EngineError>) {
+    let mut found = Vec::new();
+    let mut visit = |_: &[u8], value: &mut dyn Unread| {
+        found.push(value.take()?.into_records());
+        Ok(ControlFlow::Continue(()))
+    };
+    let walked = engine.walk(Family::Log, Start::At(&[0; 4]), &[0xff; 4], &mut visit);
+    (found, walked)
+}
+
+fn in_files(found: &[Records]) -> usize {
+    let in_file = |records: &&Records| matches!(records, Records::File(_));
+    found.iter().filter(in_file).count()
+}
+
+fn blob_file(dir: &TempDir) -> PathBuf {
+    let entries = std::fs::read_dir(dir.path().join("log")).expect("lists");
+    let mut paths = entries.map(|entry| entry.expect("entry").path());
+    let blob = paths.find(|path| path.extension().is_some_and(|end| end == "blob"));
+    blob.expect("a blob file")
+}
+
+#[test]
+fn large_values_stay_in_their_file_and_small_ones_are_read_together() {
+    let seed = 41;
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let dir = TempDir::new("blobs-sizes");
+    let edge = FILE_VALUE_BYTES as usize;
+    let mut values: Vec<_> = [1, 500, edge - 1, edge, edge + 1, 65_000, 66_000, 3 << 20]
+        .map(|size| random(&mut rng, size))
+        .into();
+    for _ in 0..300 {
+        let size = rng.usize(1_024..40_000);
+        values.push(random(&mut rng, size));
+    }
+    let engine = filled(&dir, &values);
+    let large = values.iter().filter(|value| value.len() >= edge).count();
+    // The second time they are only looked at.
+    for round in 0..2 {
+        let (found, walked) = walk(&engine);
+        assert_eq!(walked, Ok(()));
+        assert_eq!(in_files(&found), large, "round {round}");
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|records| records.into_bytes().expect("reads").to_vec())
+            .collect();
+        assert!(found == values, "round {round}");
+    }
+}
+
+#[test]
+fn what_was_found_whole_is_not_read_again_while_it_is_in_memory() {
+    let dir = TempDir::new("blobs-again");
+    let values = vec![vec![7; 100_000]; 20];
+    let engine = filled(&dir, &values);
+    let folder = engine.log.path();
+    let path = blob_file(&dir);
+    let number = path
+        .file_stem()
+        .and_then(|stem| stem.to_str()?.parse().ok());
+    let number = number.expect("a number");
+    let mut reader = Reader::new(folder, &engine.blobs);
+    let key = 0_u32.to_be_bytes();
+    let place = Place {
+        key: &key,
+        file: number,
+        // Behind the file's header, the record's and the key.
+        offset: 30 + RECORD_HEADER_BYTES + 4,
+        size: 100_000,
+    };
+    reader.take(&place).expect("whole");
+    assert_eq!(reader.read_bytes, 100_000 + 36);
+    reader.take(&place).expect("whole");
+    assert_eq!(reader.read_bytes, 100_000 + 36, "not read again");
+    // Once the page cache lets go of it, what comes from the disk is checked anew.
+    let file = File::open(&path).expect("opens");
+    file.sync_all().expect("syncs");
+    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("forgets");
+    reader.take(&place).expect("whole");
+    assert_eq!(reader.read_bytes, 2 * (100_000 + 36), "read again");
+}
+
+#[test]
+fn no_change_of_a_record_goes_by() {
+    let seed = 42;
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let dir = TempDir::new("blobs-damage");
+    let values = vec![
+        random(&mut rng, 2_000),
+        random(&mut rng, 200_000),
+        random(&mut rng, 3_000),
+        random(&mut rng, 20_000),
+    ];
+    drop(filled(&dir, &values));
+    let path = blob_file(&dir);
+    let whole = std::fs::read(&path).expect("reads");
+    let sizes = values.iter().map(|value| 32 + 4 + value.len());
+    let ends: Vec<_> = sizes
+        .scan(30, |end, size| {
+            *end += size;
+            Some(*end)
+        })
+        .collect();
+    for round in 0..60 {
+        let record = round % values.len();
+        let begin = if record == 0 { 30 } else { ends[record - 1] };
+        // Every other change is in the record's header or its key.
+        let end = if round % 2 == 0 {
+            begin + 36
+        } else {
+            ends[record]
+        };
+        let at = rng.usize(begin..end);
+        let mut changed = whole.clone();
+        changed[at] ^= 1 << rng.u8(..8);
+        std::fs::write(&path, &changed).expect("writes");
+        let (found, walked) = walk(&open(&dir));
+        // RocksDB does not use the eight bytes of a record's expiry, but their checksum tells.
+        assert!(
+            matches!(walked, Err(EngineError::Corruption(_))),
+            "byte {at} of record {record}: {walked:?}"
+        );
+        assert_eq!(found.len(), record, "byte {at} of record {record}");
+    }
+    std::fs::write(&path, &whole[..ends[2] + 100]).expect("writes");
+    let (found, walked) = walk(&open(&dir));
+    let cut = matches!(walked, Err(EngineError::Corruption(_)));
+    assert!(cut && found.len() == 3, "{walked:?} after {}", found.len());
+    std::fs::remove_file(&path).expect("removes");
+    let (found, walked) = walk(&open(&dir));
+    let missing = matches!(walked, Err(EngineError::Corruption(_)));
+    assert!(missing && found.is_empty(), "{walked:?}");
+}
+
+#[test]
+fn what_is_sent_from_a_file_stays_when_the_store_gives_it_up() {
+    let dir = TempDir::new("blobs-gone");
+    let engine = filled(&dir, &vec![vec![9; 50_000]; 4]);
+    let (found, walked) = walk(&engine);
+    assert_eq!(walked, Ok(()));
+    let path = blob_file(&dir);
+    let mut ops = WriteOps::new();
+    ops.delete_range(Family::Log, vec![0; 4], vec![0xff; 4]);
+    engine.write(&ops).expect("writes");
+    engine.compact(&[0; 4], &[0xff; 4]).expect("compacts");
+    engine.collect(u64::MAX).expect("collects");
+    assert!(!path.exists());
+    assert_eq!(in_files(&found), 4);
+    for records in found {
+        assert_eq!(records.into_bytes().expect("reads"), vec![9; 50_000]);
+    }
+}
+
+#[test]
+fn no_more_files_stay_open_than_may() {
+    let dir = TempDir::new("blobs-open");
+    let open = OpenFiles::default();
+    let place = |file| Place {
+        key: &[],
+        file,
+        offset: 0,
+        size: 0,
+    };
+    let all = OPEN_FILES as u64 + 1;
+    for number in 0..=all {
+        let path = dir.path().join(format!("{number:06}.blob"));
+        std::fs::write(path, b"").expect("writes");
+    }
+    let open_one = |number| open.open(dir.path(), &place(number)).expect("opens");
+    let mut held: Vec<_> = (0..OPEN_FILES as u64).map(open_one).collect();
+    assert!(held.iter().all(|(_, shared)| *shared));
+    let (same, shared) = open_one(5);
+    assert!(shared && Arc::ptr_eq(&same, &held[5].0));
+    assert!(!open_one(all).1);
+    // Nobody sends from it any more.
+    held.pop();
+    assert!(open_one(all).1);
+    let missing = open.open(dir.path(), &place(all + 1)).map(|_| ());
+    assert!(
+        matches!(missing, Err(EngineError::Corruption(_))),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn what_was_checked_is_forgotten_file_by_file() {
+    let checked = Checked::default();
+    // A word of bits is 64 pages.
+    let last = (CHECKED_WORDS as u64 / 2 - 1) * 64 * PAGE_BYTES;
+    for file in [3, 1] {
+        checked.add(file, last);
+        checked.add(file, 5 * PAGE_BYTES + 17);
+    }
+    assert!(checked.has(3, last) && checked.has(1, last));
+    assert!(checked.has(3, 5 * PAGE_BYTES) && !checked.has(3, 6 * PAGE_BYTES));
+    checked.add(2, 0);
+    assert!(!checked.has(3, last), "the oldest one");
+    assert!(checked.has(1, last) && checked.has(2, 0));
+}
