@@ -270,11 +270,23 @@ impl TempDir {
     /// # Panics
     /// When the folder cannot be made.
     pub fn new(name: &str) -> Self {
+        Self::within(&std::env::temp_dir(), name)
+    }
+
+    /// The same, but certainly on a disk: the system's temporary folder may lie in memory.
+    ///
+    /// # Panics
+    /// When the folder cannot be made.
+    pub fn on_disk(name: &str) -> Self {
+        let program = std::env::current_exe().expect("the program has a path");
+        Self::within(program.parent().expect("it is in a folder"), name)
+    }
+
+    fn within(folder: &Path, name: &str) -> Self {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("ottla-{name}-{}-{number}", std::process::id()));
+        let path = folder.join(format!("ottla-{name}-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).expect("the temporary folder is writable");
         Self(path)
     }

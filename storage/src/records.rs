@@ -4,12 +4,13 @@
 //! it open.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::fetch_response::Segment;
+use rustix::io::ReadWriteFlags;
 
 /// Bytes of one or more whole batches.
 #[derive(Debug, Clone)]
@@ -31,7 +32,35 @@ pub struct FileRecords {
     pub size: usize,
 }
 
+/// What is brought to memory at once before it is sent.
+const AHEAD_BYTES: usize = 1 << 20;
+
 impl FileRecords {
+    /// Whether the store has given the file up: it takes room on the disk only because somebody has it open.
+    pub fn is_given_up(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
+
+    /// Whether the byte at `from` can be had without waiting for the disk.
+    pub fn is_in_memory(&self, from: usize) -> bool {
+        read_from_memory(&self.file, &mut [0], self.position + from as u64)
+    }
+
+    /// Brings what comes from byte `from` on to memory, up to a megabyte. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn bring(&self, from: usize) -> io::Result<()> {
+        let size = self.size.saturating_sub(from).min(AHEAD_BYTES);
+        let mut bytes = [0; 16 << 10];
+        for at in (from..from + size).step_by(bytes.len()) {
+            let left = (from + size - at).min(bytes.len());
+            self.file
+                .read_exact_at(&mut bytes[..left], self.position + at as u64)?;
+        }
+        Ok(())
+    }
+
     /// Copies it to memory. May block on the disk.
     ///
     /// # Errors
@@ -62,6 +91,13 @@ impl Records {
             Records::File(file) => file.read(),
         }
     }
+}
+
+/// Fills `bytes` from the file, unless that would mean to wait for the disk; whether it did.
+pub(crate) fn read_from_memory(file: &File, bytes: &mut [u8], offset: u64) -> bool {
+    let wanted = bytes.len();
+    let mut slices = [IoSliceMut::new(bytes)];
+    rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) == Ok(wanted)
 }
 
 impl From<Bytes> for Records {

@@ -3,7 +3,7 @@
 //!
 //! Owned by `connection.rs`, which gathers answers that are ready and has them written together. A client must make
 //! progress within `WRITE_TIMEOUT`, and take all of it at a least rate; one that reads slowly while others wait for long
-//! for the room that its answers hold is ended sooner. Nothing is copied; what lies in a file goes from there to the socket
+//! for the room that its answers hold, or for the disk that a deleted file takes, is ended sooner. Nothing is copied; what lies in a file goes from there to the socket
 //! (`outgoing/socket.rs`).
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use ottla_protocol::fetch_response::Segment;
-use ottla_storage::records::Records;
+use ottla_storage::records::{FileRecords, Records};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
@@ -105,11 +105,12 @@ impl Outgoing {
             let left = (progress.duration_since(began) + WRITE_TIMEOUT).min(all);
             let count = loop {
                 let taken = began.elapsed();
-                let wanted = self.answers.iter().any(|unsent| unsent.room.is_wanted());
-                if taken >= left || (wanted && room::is_slow(written, taken)) {
+                let slow = room::is_slow(written, taken);
+                if taken >= left || (slow && self.others_want(first)) {
                     return Err("slow_reader");
                 }
-                let holds = self.answers.iter().any(|unsent| unsent.room.is_some());
+                let holds = self.answers.iter().any(|unsent| unsent.room.is_some())
+                    || self.files(first).next().is_some();
                 let pause = left - taken;
                 let pause = if holds { pause.min(LOOK) } else { pause };
                 let next = timeout(pause, self.write_some(socket, first, written - start));
@@ -148,6 +149,20 @@ impl Outgoing {
             .map(|(index, bytes)| IoSlice::new(&bytes[if index == 0 { from } else { 0 }..]))
             .collect();
         socket.write_vectored(&slices).await
+    }
+
+    /// The parts of files from piece `first` on.
+    fn files(&self, first: usize) -> impl Iterator<Item = &FileRecords> {
+        self.pieces.range(first..).filter_map(|piece| match piece {
+            Records::File(file) => Some(file),
+            Records::Memory(_) => None,
+        })
+    }
+
+    /// Whether somebody waits for what these answers hold: for room, or for the disk that a deleted file still takes.
+    fn others_want(&self, first: usize) -> bool {
+        let wanted = self.answers.iter().any(|unsent| unsent.room.is_wanted());
+        wanted || self.files(first).any(FileRecords::is_given_up)
     }
 
     /// Gives back what is no longer needed: a piece is held until its last byte is written.

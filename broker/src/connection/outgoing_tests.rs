@@ -2,6 +2,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ottla_storage::directory::TempDir;
 use ottla_storage::records::FileRecords;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -115,6 +116,64 @@ async fn a_file_that_ends_too_early_ends_the_connection() {
     let (_theirs, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     let (_, mut ours) = accepted.expect("accepts").0.into_split();
     assert_eq!(outgoing.write(&mut ours).await, Err("write_error"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_a_deleted_file_open_and_does_not_read_is_ended_soon() {
+    for deleted in [false, true] {
+        let dir = TempDir::new("outgoing-deleted");
+        let path = dir.path().join("stored");
+        std::fs::write(&path, vec![1; 100 << 10]).expect("writes");
+        let records = FileRecords {
+            file: Arc::new(std::fs::File::open(&path).expect("opens")),
+            position: 0,
+            size: 100 << 10,
+        };
+        let mut outgoing = Outgoing::default();
+        outgoing.push(vec![Records::File(records)], AnswerRoom::default(), None);
+        if deleted {
+            std::fs::remove_file(&path).expect("removes");
+        }
+        let (mut ours, _theirs) = tokio::io::duplex(1 << 10);
+        let began = Instant::now();
+        assert_eq!(outgoing.write(&mut ours).await, Err("slow_reader"));
+        let taken = began.elapsed().as_secs();
+        let expected = if deleted { 1..2 } else { 60..62 };
+        assert!(expected.contains(&taken), "after {taken} s");
+    }
+}
+
+#[tokio::test]
+async fn what_left_the_page_cache_is_sent_all_the_same() {
+    let mut stored = vec![0; 3 << 20];
+    fastrand::Rng::with_seed(7).fill(&mut stored);
+    let dir = TempDir::on_disk("outgoing-cold");
+    let path = dir.path().join("stored");
+    std::fs::write(&path, &stored).expect("writes");
+    let file = Arc::new(std::fs::File::open(&path).expect("opens"));
+    file.sync_all().expect("syncs");
+    rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed).expect("forgets");
+    let records = FileRecords {
+        file,
+        position: 10,
+        size: stored.len() - 10,
+    };
+    assert!(!records.is_in_memory(0));
+    let mut outgoing = Outgoing::default();
+    outgoing.push(vec![Records::File(records)], AnswerRoom::default(), None);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("has one");
+    let (theirs, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (_, mut ours) = accepted.expect("accepts").0.into_split();
+    let reader = tokio::spawn(async move {
+        let mut all = Vec::new();
+        let mut theirs = theirs.expect("connects");
+        theirs.read_to_end(&mut all).await.expect("reads");
+        all
+    });
+    outgoing.write(&mut ours).await.expect("writes");
+    drop(ours);
+    assert!(reader.await.expect("joins") == stored[10..]);
 }
 
 const PIECE: usize = 256 << 10;

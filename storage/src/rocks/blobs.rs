@@ -7,19 +7,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use rustix::fs::Advice;
-use rustix::io::ReadWriteFlags;
 
 use crate::blob::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::engine::{HEAD_BYTES, Taken};
 use crate::error::EngineError;
-use crate::records::FileRecords;
+use crate::records::{FileRecords, read_from_memory};
 use crate::waiters::lock;
 
 /// Values from this size on stay in their file. Sending a smaller one from there costs more than the copy.
@@ -369,13 +368,6 @@ impl<'e> Reader<'e> {
         self.read_bytes += filled;
         Ok(())
     }
-}
-
-/// Whether all of `bytes` could be read without waiting for the disk.
-fn read_from_memory(file: &File, bytes: &mut [u8], offset: u64) -> bool {
-    let wanted = bytes.len();
-    let mut slices = [IoSliceMut::new(bytes)];
-    rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) == Ok(wanted)
 }
 
 #[cfg(test)]

@@ -220,11 +220,12 @@ async fn read_with_room(
         match turn {
             Turn::Read(outcomes) => {
                 let read = bytes_of(&outcomes);
-                room.shrink(memory_bytes_of(&outcomes));
+                let held = memory_bytes_of(&outcomes);
+                room.shrink(held);
                 let more = read >= bytes || outcomes.iter().any(|outcome| outcome.left_out > 0);
                 let readings = Readings {
                     outcomes,
-                    room: Some(room),
+                    room: (held > 0).then_some(room),
                     limited: bytes < wanted && more,
                     look: false,
                 };

@@ -86,7 +86,7 @@ fn large_values_stay_in_their_file_and_small_ones_are_read_together() {
 
 #[test]
 fn what_was_found_whole_is_not_read_again_while_it_is_in_memory() {
-    let dir = TempDir::new("blobs-again");
+    let dir = TempDir::on_disk("blobs-again");
     let values = vec![vec![7; 100_000]; 20];
     let engine = filled(&dir, &values);
     let folder = engine.log.path();
