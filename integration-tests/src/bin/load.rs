@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use ottla::env::{Env, kafka_uuid};
-use ottla_integration_tests::load::admin::{connection_rate, ready_topic};
+use ottla_integration_tests::load::admin::{connection_rate, ready_topic, size_of_topics};
 use ottla_integration_tests::load::bench;
+use ottla_integration_tests::load::bench::beside::{fill, fill_to_be_cleaned};
 use ottla_integration_tests::load::consume::{Span, consume};
 use ottla_integration_tests::load::latency::{Pace, end_to_end};
 use ottla_integration_tests::load::produce::{Load, Running};
 use ottla_integration_tests::load::usage::Usage;
-use ottla_integration_tests::load::{Shape, Target};
+use ottla_integration_tests::load::{Quantiles, Shape, Target};
 
 #[derive(Parser)]
 #[command(about = "Puts load on a broker and says how it went")]
@@ -69,6 +70,15 @@ enum Command {
         /// Records per second.
         #[arg(long, default_value_t = 1_000)]
         per_second: u32,
+    },
+    /// The same quietly, then while a gigabyte each of an expiring and of a compacted topic is cleaned away. The broker
+    /// should look often, as in the benchmark: log.retention.check.interval.ms=10000, log.cleaner.backoff.ms=1000.
+    Cleaning {
+        #[command(flatten)]
+        at: At,
+        /// Seconds measured quietly.
+        #[arg(long, default_value_t = 8.0)]
+        quiet_seconds: f64,
     },
     /// Connect, ask for API versions, close.
     Connections {
@@ -149,6 +159,7 @@ fn main() -> ExitCode {
             read(env, &at, &target, connections)
         }
         Command::Latency { at, per_second } => latency(env, &at, per_second),
+        Command::Cleaning { at, quiet_seconds } => cleaning(env, &at, quiet_seconds),
         Command::Connections { at } => connection_rate(env, &at.address, 4, at.length())
             .map(|rate| println!("{rate:.0} connections/s")),
     };
@@ -208,6 +219,43 @@ fn read(env: Env, at: &At, target: &Target, connections: i32) -> io::Result<()> 
         gigabytes * 1e3 / consumed.seconds,
         own / gigabytes,
         broker / gigabytes
+    );
+    Ok(())
+}
+
+fn cleaning(env: Env, at: &At, quiet_seconds: f64) -> io::Result<()> {
+    let paced = |name: &str, seconds: f64| -> io::Result<Quantiles> {
+        let target = Target {
+            topic: name.to_owned(),
+            ..at.target(&env)
+        };
+        ready_topic(&env, &target)?;
+        let broker = at.broker_cpu()?;
+        let length = Duration::from_secs_f64(seconds);
+        let mut latency = end_to_end(env, &target, &Pace::beside(length, 1))?;
+        println!(
+            "{name}: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, worst {:.1} ms; broker's CPU seconds {:.2}",
+            latency.ms(0.5),
+            latency.ms(0.99),
+            latency.ms(0.999),
+            latency.ms(1.0),
+            at.broker_cpu()? - broker
+        );
+        Ok(latency)
+    };
+    let backlog = at.target(&env);
+    ready_topic(&env, &backlog)?;
+    fill(env, &backlog, 0, 1)?;
+    let mut quiet = paced("quiet", quiet_seconds)?;
+    let topics = fill_to_be_cleaned(env, &backlog, 1)?;
+    let size = || size_of_topics(&at.address, &topics);
+    let before = size()?;
+    let mut beside = paced("cleaning", at.seconds)?;
+    println!(
+        "{:.2} times; {:.3} of {:.3} GB left",
+        beside.ms(0.99) / quiet.ms(0.99),
+        size()? as f64 / 1e9,
+        before as f64 / 1e9
     );
     Ok(())
 }

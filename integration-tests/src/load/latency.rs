@@ -41,6 +41,18 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// The pace beside other work.
+    pub fn beside(length: Duration, seed: u64) -> Self {
+        Self {
+            per_second: 1_000,
+            value_bytes: 1 << 10,
+            in_flight: 5,
+            warm_up: Duration::from_secs(1),
+            length,
+            seed,
+        }
+    }
+
     fn records(&self, length: Duration) -> usize {
         (length.as_secs_f64() * f64::from(self.per_second)).round() as usize
     }

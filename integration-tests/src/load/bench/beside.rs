@@ -8,6 +8,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ottla::env::Env;
+
 use super::broker::{Flush, Launch, Product, Server};
 use super::cases::{PARTITIONS, PRODUCING, Producing, Stage, line};
 use super::disk::forget_cached;
@@ -44,7 +46,7 @@ impl Stage<'_> {
         };
         let server = Server::start(self.kit, launch)?;
         let backlog = self.ready(&server, PARTITIONS)?;
-        self.fill(&backlog, 0)?;
+        fill(self.kit.env, &backlog, 0, self.seed())?;
         let length = self.settings.length;
         self.report(product, "quiet", &mut self.paced(&server, "quiet", length)?);
 
@@ -66,19 +68,10 @@ impl Stage<'_> {
         })?;
         self.report(product, "catching up", &mut catching_up);
 
-        let mut filled = 0;
-        for (topic, keys, config) in [
-            ("expiring", 0, ("retention.bytes", "1000000")),
-            ("compacted", KEYS, ("cleanup.policy", "compact")),
-        ] {
-            let target = self.target(&server, topic, PARTITIONS);
-            create_topic_with(&target, &[config, SEGMENT_BYTES])?;
-            wait_for_leaders(&self.kit.env, &target)?;
-            self.fill(&target, keys)?;
-            filled += BACKLOG_BYTES;
-        }
+        let topics = fill_to_be_cleaned(self.kit.env, &backlog, self.seed())?;
+        let filled = topics.len() as u64 * BACKLOG_BYTES;
         let mut cleaning = self.paced(&server, "cleaning", length.max(CLEANING))?;
-        let left = size_of_topics(&server.address(), &["expiring", "compacted"])?;
+        let left = size_of_topics(&server.address(), &topics)?;
         self.report(product, "cleaning", &mut cleaning);
         if left > filled / 2 {
             return Err(failed(format!(
@@ -89,28 +82,10 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn fill(&self, target: &Target, keys: u32) -> io::Result<()> {
-        let producing: &Producing = &PRODUCING[1];
-        let mut load = producing.load(self.seed());
-        load.shape.keys = keys;
-        let mut filling = Running::start(self.kit.env, target, &load)?;
-        filling.measure(FILLING, BACKLOG_BYTES)?;
-        filling.drain()?;
-        Ok(())
-    }
-
     fn paced(&self, server: &Server<'_>, topic: &str, length: Duration) -> io::Result<Quantiles> {
         let target = self.target(server, topic, PARTITIONS);
         ready_topic(&self.kit.env, &target)?;
-        let pace = Pace {
-            per_second: 1_000,
-            value_bytes: 1 << 10,
-            in_flight: 5,
-            warm_up: Duration::from_secs(1),
-            length,
-            seed: self.seed(),
-        };
-        end_to_end(self.kit.env, &target, &pace)
+        end_to_end(self.kit.env, &target, &Pace::beside(length, self.seed()))
     }
 
     fn report(&mut self, product: Product, beside: &str, latency: &mut Quantiles) {
@@ -121,4 +96,34 @@ impl Stage<'_> {
         self.add(&case, product, Flush::Fsynced, &rows);
         self.say(&case, product, Some(Flush::Fsynced), &line(&rows));
     }
+}
+
+/// Produces a gigabyte, as fast as the broker takes it.
+pub fn fill(env: Env, target: &Target, keys: u32, seed: u64) -> io::Result<()> {
+    let producing: &Producing = &PRODUCING[1];
+    let mut load = producing.load(seed);
+    load.shape.keys = keys;
+    let mut filling = Running::start(env, target, &load)?;
+    filling.measure(FILLING, BACKLOG_BYTES)?;
+    filling.drain()?;
+    Ok(())
+}
+
+/// Produces what retention and compaction will find to clean away, at the broker of `beside`; tells the topics' names.
+pub fn fill_to_be_cleaned(env: Env, beside: &Target, seed: u64) -> io::Result<[&'static str; 2]> {
+    let topics = ["expiring", "compacted"];
+    let configs = [
+        ("retention.bytes", "1000000"),
+        ("cleanup.policy", "compact"),
+    ];
+    for ((topic, config), keys) in topics.into_iter().zip(configs).zip([0, KEYS]) {
+        let target = Target {
+            topic: topic.to_owned(),
+            ..beside.clone()
+        };
+        create_topic_with(&target, &[config, SEGMENT_BYTES])?;
+        wait_for_leaders(&env, &target)?;
+        fill(env, &target, keys, seed)?;
+    }
+    Ok(topics)
 }

@@ -3,7 +3,7 @@
 //! Each case of each round starts its broker on an empty folder, loads it, and removes it; the two brokers take turns
 //! in going first. Medians of the rounds and their ratios go between the markers of `docs/BENCHMARKS.md`.
 
-mod beside;
+pub mod beside;
 pub mod broker;
 pub mod cases;
 pub mod disk;
