@@ -6,6 +6,11 @@ use std::path::PathBuf;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/rocks/places.cc");
+    println!("cargo:rerun-if-env-changed=ROCKSDB_LIB_DIR");
+    assert!(
+        env::var_os("ROCKSDB_LIB_DIR").is_none(),
+        "unset ROCKSDB_LIB_DIR: another RocksDB than the one that librocksdb-sys brings would not fit its headers"
+    );
     let sources = env::var_os("DEP_ROCKSDB_CARGO_MANIFEST_DIR")
         .expect("librocksdb-sys tells where its sources are");
     let rocksdb = PathBuf::from(sources).join("rocksdb");

@@ -6,10 +6,14 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::{Engine, Family, HEAD_BYTES, Start, Unread, WriteOps};
 use crate::error::EngineError;
 use crate::reclaim::ValueFile;
+
+/// No check depends on it.
+const NOW: Duration = Duration::from_secs(1);
 
 type Open<'a> = dyn FnMut() -> Arc<dyn Engine> + 'a;
 
@@ -55,7 +59,9 @@ fn all(
             walked.push((key.to_vec(), value.to_vec()));
             Ok(ControlFlow::Continue(()))
         };
-        engine.walk(family, start, to, &mut visit).expect("walks");
+        engine
+            .walk(family, start, to, NOW, &mut visit)
+            .expect("walks");
         assert_eq!(walked, found);
     }
     found
@@ -161,7 +167,7 @@ fn scans_start_at_or_below_a_key(engine: &dyn Engine) {
             walked = Some(key.to_vec());
             Ok(ControlFlow::Break(()))
         };
-        let walk = engine.walk(Family::Log, start, b"c", &mut visit);
+        let walk = engine.walk(Family::Log, start, b"c", NOW, &mut visit);
         walk.expect("walks");
         assert_eq!(walked, found);
         found
@@ -252,7 +258,7 @@ fn a_walk_ends_with_the_error_of_who_walks(engine: &dyn Engine) {
         put(engine, Family::Log, key, key);
     }
     let mut seen = 0;
-    let walked = engine.walk(Family::Log, Start::At(b"a"), b"z", &mut |_, _| {
+    let walked = engine.walk(Family::Log, Start::At(b"a"), b"z", NOW, &mut |_, _| {
         seen += 1;
         match seen {
             2 => Err(EngineError::Io("enough".to_owned())),

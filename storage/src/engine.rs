@@ -9,6 +9,7 @@
 //! * a failed `write` or `sync` is never retried by the engine, and the caller must not go on writing.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -278,12 +279,14 @@ pub trait Engine: Send + Sync + 'static {
     ) -> Result<(), EngineError>;
 
     /// As `scan`, for values that are sent on rather than looked at: an engine that has them in files reads those only that the visitor
-    /// takes, and large ones not at all but to check them. The visitor's own error ends it, too.
+    /// takes, and large ones not at all but to check them, which it need not do again within a minute; `now` is the time on a
+    /// clock that never goes back. The visitor's own error ends it, too.
     fn walk(
         &self,
         family: Family,
         start: Start<'_>,
         to: &[u8],
+        now: Duration,
         visit: &mut VisitUnread<'_>,
     ) -> Result<(), EngineError> {
         let mut outcome = Ok(());
@@ -293,6 +296,7 @@ pub trait Engine: Send + Sync + 'static {
                 ControlFlow::Break(())
             })
         })?;
+        let _ = now;
         outcome
     }
 

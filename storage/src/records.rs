@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_protocol::fetch_response::Segment;
-use rustix::io::ReadWriteFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 
 /// Bytes of one or more whole batches.
 #[derive(Debug, Clone)]
@@ -32,8 +32,8 @@ pub struct FileRecords {
     pub size: usize,
 }
 
-/// What is brought to memory at once before it is sent.
-const AHEAD_BYTES: usize = 1 << 20;
+/// Distance of the bytes that are looked for in memory.
+const PROBE_BYTES: usize = 64 << 10;
 
 impl FileRecords {
     /// Whether the store has given the file up: it takes room on the disk only because somebody has it open.
@@ -41,20 +41,24 @@ impl FileRecords {
         self.file.metadata().is_ok_and(|file| file.nlink() == 0)
     }
 
-    /// Whether the byte at `from` can be had without waiting for the disk.
-    pub fn is_in_memory(&self, from: usize) -> bool {
-        read_from_memory(&self.file, &mut [0], self.position + from as u64)
+    /// Whether bytes `from..to` can be had without waiting for the disk, as far as a look at some of them tells. Yes where
+    /// the file system does not tell: they were read not long ago, to check them.
+    pub fn is_in_memory(&self, from: usize, to: usize) -> bool {
+        let last = to.saturating_sub(1);
+        let between = (from..last).step_by(PROBE_BYTES);
+        between.chain([last]).all(|at| {
+            read_from_memory(&self.file, &mut [0], self.position + at as u64) != Ok(false)
+        })
     }
 
-    /// Brings what comes from byte `from` on to memory, up to a megabyte. Blocks on the disk.
+    /// Brings bytes `from..to` to memory. Blocks on the disk.
     ///
     /// # Errors
     /// The disk's.
-    pub fn bring(&self, from: usize) -> io::Result<()> {
-        let size = self.size.saturating_sub(from).min(AHEAD_BYTES);
+    pub fn bring(&self, from: usize, to: usize) -> io::Result<()> {
         let mut bytes = [0; 16 << 10];
-        for at in (from..from + size).step_by(bytes.len()) {
-            let left = (from + size - at).min(bytes.len());
+        for at in (from..to).step_by(bytes.len()) {
+            let left = (to - at).min(bytes.len());
             self.file
                 .read_exact_at(&mut bytes[..left], self.position + at as u64)?;
         }
@@ -93,11 +97,15 @@ impl Records {
     }
 }
 
-/// Fills `bytes` from the file, unless that would mean to wait for the disk; whether it did.
-pub(crate) fn read_from_memory(file: &File, bytes: &mut [u8], offset: u64) -> bool {
+/// Whether `bytes` could be filled from the file without waiting for the disk; an error where the file system does not tell.
+pub(crate) fn read_from_memory(file: &File, bytes: &mut [u8], offset: u64) -> Result<bool, Errno> {
     let wanted = bytes.len();
     let mut slices = [IoSliceMut::new(bytes)];
-    rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) == Ok(wanted)
+    match rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+        Ok(read) => Ok(read == wanted),
+        Err(Errno::AGAIN) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 impl From<Bytes> for Records {

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
@@ -430,6 +431,7 @@ impl Engine for RocksEngine {
         family: Family,
         start: Start<'_>,
         to: &[u8],
+        now: Duration,
         visit: &mut VisitUnread<'_>,
     ) -> Result<(), EngineError> {
         assert!(family.in_log(), "views have small values only");
@@ -457,7 +459,7 @@ impl Engine for RocksEngine {
                 places
             }
         };
-        let mut reader = Reader::new(self.log.path(), &self.blobs);
+        let mut reader = Reader::new(self.log.path(), &self.blobs, now);
         while let Some((key, value)) = places.get() {
             let mut stored = Stored {
                 key,

@@ -7,12 +7,16 @@
 //! (`outgoing/socket.rs`).
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_protocol::fetch_response::Segment;
 use ottla_storage::records::{FileRecords, Records};
+use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use self::socket::Socket;
@@ -34,12 +38,22 @@ pub(super) const PIECES: usize = 64;
 /// Less is not worth giving back before the whole answer is written.
 const SHRINK_BYTES: usize = 64 << 10;
 
+/// Sent of a file at once, so that what is not in memory is noticed before it is waited for.
+const SEND_BYTES: usize = 256 << 10;
+
+/// Over all connections so many threads read what left the memory before it was sent; a disk that hangs takes no more.
+static BRINGING: Semaphore = Semaphore::const_new(16);
+
 /// Answers that are written together.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     pieces: VecDeque<Records>,
     answers: VecDeque<Unsent>,
     bytes: usize,
+    /// A thread that reads what is to be sent next, and since when. It goes on while others look whether the client is slow.
+    bringing: Option<(JoinHandle<io::Result<()>>, Instant)>,
+    /// How long the disk was waited for.
+    disk: Duration,
 }
 
 /// An answer that is not written yet, or not all of it.
@@ -105,7 +119,7 @@ impl Outgoing {
             let left = (progress.duration_since(began) + WRITE_TIMEOUT).min(all);
             let count = loop {
                 let taken = began.elapsed();
-                let slow = room::is_slow(written, taken);
+                let slow = room::is_slow(written, taken.saturating_sub(self.disk_time()));
                 if taken >= left || (slow && self.others_want(first)) {
                     return Err("slow_reader");
                 }
@@ -115,7 +129,8 @@ impl Outgoing {
                 let pause = if holds { pause.min(LOOK) } else { pause };
                 let next = timeout(pause, self.write_some(socket, first, written - start));
                 match next.await {
-                    Ok(Err(_) | Ok(0)) => return Err("write_error"),
+                    Ok(Err(Failed::Socket)) => return Err("write_error"),
+                    Ok(Err(Failed::Store)) => return Err("store_error"),
                     Ok(Ok(count)) => break count,
                     Err(_) => {
                         self.pieces.drain(..first);
@@ -131,13 +146,14 @@ impl Outgoing {
 
     /// Writes what the socket takes from piece `first` on, of which `from` bytes are written.
     async fn write_some(
-        &self,
+        &mut self,
         socket: &mut impl Socket,
         first: usize,
         from: usize,
-    ) -> std::io::Result<usize> {
+    ) -> Result<usize, Failed> {
         if let Some(Records::File(file)) = self.pieces.get(first) {
-            return socket.send_file(file, from).await;
+            let file = file.clone();
+            return self.send_some(socket, &file, from).await;
         }
         let in_memory = self.pieces.range(first..).map_while(|piece| match piece {
             Records::Memory(bytes) => Some(bytes),
@@ -148,7 +164,64 @@ impl Outgoing {
             .enumerate()
             .map(|(index, bytes)| IoSlice::new(&bytes[if index == 0 { from } else { 0 }..]))
             .collect();
-        socket.write_vectored(&slices).await
+        match socket.write_vectored(&slices).await {
+            Ok(0) | Err(_) => Err(Failed::Socket),
+            Ok(count) => Ok(count),
+        }
+    }
+
+    /// Sends what the socket takes of a part of a file from byte `from` on. Nothing is read for a client that takes nothing.
+    async fn send_some(
+        &mut self,
+        socket: &mut impl Socket,
+        file: &FileRecords,
+        from: usize,
+    ) -> Result<usize, Failed> {
+        socket.ready().await.map_err(|_| Failed::Socket)?;
+        let to = file.size.min(from + SEND_BYTES);
+        if self.bringing.is_some() || !file.is_in_memory(from, to) {
+            // The system would read it while this thread waits, and with it all others that it serves.
+            self.bring(file, from, to).await?;
+        }
+        match socket.send_file(file, from, to).await {
+            Ok(0) => Err(Failed::Store),
+            Ok(count) => Ok(count),
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                Err(Failed::Store)
+            }
+            Err(_) => Err(Failed::Socket),
+        }
+    }
+
+    /// Has a thread read bytes `from..to`, or goes on waiting for the one that does.
+    async fn bring(&mut self, file: &FileRecords, from: usize, to: usize) -> Result<(), Failed> {
+        if self.bringing.is_none() {
+            let since = Instant::now();
+            let permit = BRINGING.acquire().await.map_err(|_| Failed::Store)?;
+            let file = file.clone();
+            let thread = tokio::task::spawn_blocking(move || {
+                let brought = file.bring(from, to);
+                drop(permit);
+                brought
+            });
+            self.bringing = Some((thread, since));
+        }
+        let Some((thread, since)) = &mut self.bringing else {
+            return Ok(());
+        };
+        let brought = thread.await;
+        self.disk += since.elapsed();
+        self.bringing = None;
+        match brought {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Failed::Store),
+        }
+    }
+
+    /// How long the disk, not the client, was waited for.
+    fn disk_time(&self) -> Duration {
+        let now = self.bringing.as_ref().map(|(_, since)| since.elapsed());
+        self.disk + now.unwrap_or_default()
     }
 
     /// The parts of files from piece `first` on.
@@ -162,7 +235,16 @@ impl Outgoing {
     /// Whether somebody waits for what these answers hold: for room, or for the disk that a deleted file still takes.
     fn others_want(&self, first: usize) -> bool {
         let wanted = self.answers.iter().any(|unsent| unsent.room.is_wanted());
-        wanted || self.files(first).any(FileRecords::is_given_up)
+        wanted || self.each_file(first).any(FileRecords::is_given_up)
+    }
+
+    /// The parts of files from piece `first` on, of those that follow each other in one file the first.
+    fn each_file(&self, first: usize) -> impl Iterator<Item = &FileRecords> {
+        let mut last = None;
+        self.files(first).filter(move |part| {
+            let file = Arc::as_ptr(&part.file);
+            last.replace(file) != Some(file)
+        })
     }
 
     /// Gives back what is no longer needed: a piece is held until its last byte is written.
@@ -173,6 +255,29 @@ impl Outgoing {
                 return;
             }
             self.answers.pop_front();
+        }
+    }
+}
+
+/// What went wrong with an answer on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failed {
+    /// The client is not there any more.
+    Socket,
+    /// What is stored cannot be read, or ends too early. The next fetch is told where, and so is the log.
+    Store,
+}
+
+impl Drop for Outgoing {
+    /// Whoever closes a deleted file last waits until the disk has its room back: a thread apart.
+    fn drop(&mut self) {
+        let deleted = self.each_file(0).filter(|part| part.is_given_up());
+        let deleted: Vec<_> = deleted.cloned().collect();
+        if !deleted.is_empty()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            self.pieces.clear();
+            drop(runtime.spawn_blocking(move || drop(deleted)));
         }
     }
 }

@@ -115,7 +115,7 @@ async fn a_file_that_ends_too_early_ends_the_connection() {
     let address = listener.local_addr().expect("has one");
     let (_theirs, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     let (_, mut ours) = accepted.expect("accepts").0.into_split();
-    assert_eq!(outgoing.write(&mut ours).await, Err("write_error"));
+    assert_eq!(outgoing.write(&mut ours).await, Err("store_error"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +158,7 @@ async fn what_left_the_page_cache_is_sent_all_the_same() {
         position: 10,
         size: stored.len() - 10,
     };
-    assert!(!records.is_in_memory(0));
+    assert!(!records.is_in_memory(0, 1));
     let mut outgoing = Outgoing::default();
     outgoing.push(vec![Records::File(records)], AnswerRoom::default(), None);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");

@@ -229,6 +229,7 @@ impl Log {
                 lower: &lower,
             },
             &to,
+            self.shared.clock.monotonic(),
             &mut |key, value| {
                 // A batch that is not given is not read either.
                 if keys::parse_batch(key).is_some_and(|base_offset| base_offset >= end) {

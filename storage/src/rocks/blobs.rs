@@ -1,16 +1,17 @@
 //! Reads values where they lie in RocksDB's blob files, for whoever sends them on: small ones into memory, many with one read;
-//! large ones not at all, but for a check. Used by `rocks.rs` alone, while an iterator keeps the files there.
+//! large ones only to check them, through a small buffer. Used by `rocks.rs` alone, while an iterator keeps the files there.
 //!
-//! Each value is checked when it comes from the disk: record header, key and the checksum over key and value. One that was
-//! found whole is not checked again as long as its pages stay in the page cache, as far as a look at some of them tells: a
-//! change of what the disk holds shows when the pages come from there anew. Nothing unchecked is handed out.
+//! Each value is checked: record header, key and the checksum over key and value. One that was found whole is not checked again
+//! for up to a minute, however many read it meanwhile: what damages a disk does so between two reads of it, and what is read
+//! again soon comes from memory. Nothing else is handed out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::fs::Advice;
@@ -30,14 +31,15 @@ const WINDOW_BYTES: usize = 64 << 10;
 /// What is asked of the disk ahead, once something was not in memory.
 const AHEAD_BYTES: u64 = 2 << 20;
 
-/// Distance of the pages that are looked for in the page cache.
-const PROBE_BYTES: u64 = 256 << 10;
-
 /// Values that stay in their file begin in pages of their own.
 const PAGE_BYTES: u64 = 4 << 10;
 
-/// Memory for what was found whole, in words of 64 pages: a megabyte, for 32 GiB of files.
-const CHECKED_WORDS: usize = 128 << 10;
+/// A value that was found whole is believed for this long at least, and twice as long at the most.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+/// Memory for what was found whole in each half of that time, in words of 64 pages: half a megabyte, for 16 GiB of files. What
+/// is more is checked each time.
+const CHECKED_WORDS: usize = 64 << 10;
 
 /// Where a value lies: `size` bytes from `offset` on, behind its key.
 #[derive(Debug, Clone, Copy)]
@@ -66,8 +68,10 @@ impl Place<'_> {
     }
 
     fn failed(&self, error: &io::Error) -> EngineError {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            return self.damaged("it ends before the value does");
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => return self.damaged("it ends before the value does"),
+            io::ErrorKind::InvalidInput => return self.damaged("no file is so large"),
+            _ => {}
         }
         EngineError::Io(format!(
             "blob file {:06} at {}: {error}",
@@ -100,16 +104,21 @@ struct OpenFiles(Mutex<HashMap<u64, Weak<File>>>);
 impl OpenFiles {
     /// The file, and whether it may stay open for as long as a client takes.
     fn open(&self, folder: &Path, place: &Place<'_>) -> Result<(Arc<File>, bool), EngineError> {
-        let mut files = lock(&self.0);
-        if let Some(file) = files.get(&place.file).and_then(Weak::upgrade) {
+        let open = |files: &HashMap<u64, Weak<File>>| files.get(&place.file)?.upgrade();
+        if let Some(file) = open(&lock(&self.0)) {
             return Ok((file, true));
         }
+        // Not under the lock: a disk that hangs would stop those, too, whose files are open.
         let path = folder.join(format!("{:06}.blob", place.file));
         let file = File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => place.damaged("the file is not there"),
             _ => EngineError::Io(format!("{}: {error}", path.display())),
         })?;
         let file = Arc::new(file);
+        let mut files = lock(&self.0);
+        if let Some(file) = open(&files) {
+            return Ok((file, true));
+        }
         if files.len() >= OPEN_FILES {
             files.retain(|_, file| file.strong_count() > 0);
         }
@@ -121,25 +130,14 @@ impl OpenFiles {
     }
 }
 
-/// What is known of blob files, by all scans together.
-#[derive(Debug, Default)]
-pub(super) struct Blobs {
-    open: OpenFiles,
-    checked: Checked,
-}
-
-/// Which values were found whole, by the page that they begin in; the oldest files are forgotten first.
-#[derive(Debug, Default)]
-struct Checked(Mutex<Pages>);
-
+/// Which values were found whole, by the page that they begin in.
 #[derive(Debug, Default)]
 struct Pages {
     files: HashMap<u64, Vec<u64>>,
-    order: VecDeque<u64>,
     words: usize,
 }
 
-impl Checked {
+impl Pages {
     fn bit(offset: u64) -> (usize, u64) {
         let page = offset / PAGE_BYTES;
         ((page / 64) as usize, 1 << (page % 64))
@@ -147,39 +145,75 @@ impl Checked {
 
     fn has(&self, file: u64, offset: u64) -> bool {
         let (word, bit) = Self::bit(offset);
-        let pages = lock(&self.0);
-        let words = pages.files.get(&file);
+        let words = self.files.get(&file);
         words.is_some_and(|words| words.get(word).is_some_and(|word| word & bit != 0))
     }
 
-    fn add(&self, file: u64, offset: u64) {
+    fn add(&mut self, file: u64, offset: u64) {
         let (word, bit) = Self::bit(offset);
-        let mut pages = lock(&self.0);
-        let Pages {
-            files,
-            order,
-            words: total,
-        } = &mut *pages;
-        let words = files.entry(file).or_insert_with(|| {
-            order.push_back(file);
-            Vec::new()
-        });
-        if words.len() <= word {
-            *total += word + 1 - words.len();
-            words.resize(word + 1, 0);
+        let words = self.files.entry(file).or_default();
+        let more = (word + 1).saturating_sub(words.len());
+        if self.words + more > CHECKED_WORDS {
+            return;
         }
+        self.words += more;
+        words.resize(words.len() + more, 0);
         words[word] |= bit;
-        while *total > CHECKED_WORDS && order.len() > 1 {
-            let oldest = order.pop_front().and_then(|oldest| files.remove(&oldest));
-            *total -= oldest.map_or(0, |words| words.len());
+    }
+}
+
+/// What was found whole lately: since a moment, and in the time before that.
+#[derive(Debug, Default)]
+struct Checked {
+    since: Duration,
+    now: Pages,
+    before: Pages,
+}
+
+impl Checked {
+    fn move_on(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.since);
+        if passed < BELIEVED {
+            return;
+        }
+        self.before = std::mem::take(&mut self.now);
+        self.since += BELIEVED;
+        if passed >= 2 * BELIEVED {
+            self.before = Pages::default();
+            self.since = now;
         }
     }
+
+    fn has(&mut self, file: u64, offset: u64, now: Duration) -> bool {
+        self.move_on(now);
+        self.now.has(file, offset) || self.before.has(file, offset)
+    }
+
+    /// It was found whole by a reader that began at `now`.
+    fn add(&mut self, file: u64, offset: u64, now: Duration) {
+        self.move_on(now);
+        // Whoever began before this half of the time may have looked then.
+        if now >= self.since {
+            self.now.add(file, offset);
+        } else if now + BELIEVED >= self.since {
+            self.before.add(file, offset);
+        }
+    }
+}
+
+/// What is known of blob files, by all scans together.
+#[derive(Debug, Default)]
+pub(super) struct Blobs {
+    open: OpenFiles,
+    checked: Mutex<Checked>,
 }
 
 /// Reads the values of one scan.
 pub(super) struct Reader<'e> {
     folder: &'e Path,
     blobs: &'e Blobs,
+    /// When the scan began, on a clock that never goes back.
+    now: Duration,
     /// Number of the file, the file, and whether it may stay open.
     file: Option<(u64, Arc<File>, bool)>,
     /// What was read of the file last, and where that begins.
@@ -189,20 +223,24 @@ pub(super) struct Reader<'e> {
     next_window: usize,
     /// Up to where the disk was asked ahead.
     asked: u64,
-    /// Bytes that were read and not only looked at.
+    /// Whether the value before came from the disk, so that the next one will, too.
+    was_cold: bool,
+    /// Bytes that were read.
     pub(super) read_bytes: usize,
 }
 
 impl<'e> Reader<'e> {
-    pub(super) fn new(folder: &'e Path, blobs: &'e Blobs) -> Self {
+    pub(super) fn new(folder: &'e Path, blobs: &'e Blobs, now: Duration) -> Self {
         Self {
             folder,
             blobs,
+            now,
             file: None,
             window: Vec::new(),
             window_offset: 0,
             next_window: 0,
             asked: 0,
+            was_cold: false,
             read_bytes: 0,
         }
     }
@@ -216,9 +254,10 @@ impl<'e> Reader<'e> {
         if place.size < FILE_VALUE_BYTES {
             return self.read_small(&file, place);
         }
-        let head = match self.look(&file, place)? {
-            Some(head) => head,
-            None => self.check(&file, place)?,
+        let head = if lock(&self.blobs.checked).has(place.file, place.offset, self.now) {
+            Self::head(&file, place)?
+        } else {
+            self.check(&file, place)?
         };
         let size = usize::try_from(place.size);
         let records = FileRecords {
@@ -247,27 +286,14 @@ impl<'e> Reader<'e> {
         Ok((file, shared))
     }
 
-    /// A large value's first bytes, if it was found whole before and still lies in memory.
-    fn look(
-        &mut self,
-        file: &File,
-        place: &Place<'_>,
-    ) -> Result<Option<[u8; HEAD_BYTES]>, EngineError> {
-        if !self.blobs.checked.has(place.file, place.offset) {
-            return Ok(None);
-        }
+    /// A large value's first bytes.
+    fn head(file: &File, place: &Place<'_>) -> Result<[u8; HEAD_BYTES], EngineError> {
         let mut begin = vec![0; place.before_value() + HEAD_BYTES];
-        let end = place.offset + place.size - 1;
-        let between = (place.offset + PROBE_BYTES..end).step_by(PROBE_BYTES as usize);
-        if !read_from_memory(file, &mut begin, place.record_offset())
-            || !between
-                .chain([end])
-                .all(|offset| read_from_memory(file, &mut [0], offset))
-        {
-            return Ok(None);
-        }
+        file.read_exact_at(&mut begin, place.record_offset())
+            .map_err(|error| place.failed(&error))?;
         place.header(&begin)?;
-        Ok(begin[place.before_value()..].first_chunk().copied())
+        let head = begin[place.before_value()..].first_chunk().copied();
+        head.ok_or_else(|| place.damaged("the value is too small"))
     }
 
     /// Reads a large value to check it; its first bytes.
@@ -301,16 +327,18 @@ impl<'e> Reader<'e> {
         if !header.is_some_and(|header| header.holds(checksum)) {
             return Err(place.damaged("the checksum of the value does not match"));
         }
-        self.blobs.checked.add(place.file, place.offset);
+        lock(&self.blobs.checked).add(place.file, place.offset, self.now);
         Ok(head)
     }
 
-    /// Asks the disk for what comes next, where the value is not in memory.
+    /// Asks the disk for the value, and from the second one on that comes from there for what follows.
     fn ask(&mut self, file: &File, offset: u64, end: u64) {
-        if end <= self.asked || read_from_memory(file, &mut [0], end - 1) {
+        if end <= self.asked || read_from_memory(file, &mut [0], end - 1) != Ok(false) {
             return;
         }
-        self.asked = offset + AHEAD_BYTES.max(end - offset);
+        let ahead = if self.was_cold { AHEAD_BYTES } else { 0 };
+        self.was_cold = true;
+        self.asked = offset + ahead.max(end - offset);
         let length = std::num::NonZeroU64::new(self.asked - offset);
         // Only advice: it is read in any case.
         let _ = rustix::fs::fadvise(file, offset, length, Advice::WillNeed);

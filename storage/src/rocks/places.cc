@@ -2,7 +2,7 @@
 // keeps that to itself: an iterator of its public interface reads each such value. Used by places.rs alone; reads no value.
 //
 // It uses RocksDB's own headers, so that it is compiled against exactly the version that is linked (see build.rs); another
-// version that changes them fails the build. Nothing throws across the border: RocksDB is used without exceptions.
+// version fails the build. Nothing throws across the border: an exception, which is memory that cannot be had, ends the process.
 
 #include <cstdint>
 #include <cstdlib>
@@ -15,6 +15,10 @@
 #include "db/column_family.h"
 #include "db/db_impl/db_impl.h"
 #include "rocksdb/db.h"
+#include "rocksdb/version.h"
+
+// What is used here is RocksDB's own business: look at it again with another version.
+static_assert(ROCKSDB_MAJOR == 11 && ROCKSDB_MINOR == 8, "places.cc was written for RocksDB 11.8");
 
 using namespace ROCKSDB_NAMESPACE;
 
@@ -51,7 +55,7 @@ struct OttlaPlace {
   uint64_t size;
 };
 
-void* ottla_places_new(rocksdb_t* db, const char* lower, size_t lower_bytes, const char* upper, size_t upper_bytes) {
+void* ottla_places_new(rocksdb_t* db, const char* lower, size_t lower_bytes, const char* upper, size_t upper_bytes) noexcept {
   auto* places = new Places{std::string(lower, lower_bytes), std::string(upper, upper_bytes), {}, {}, {}, {}};
   places->lower_slice = places->lower;
   places->upper_slice = places->upper;
@@ -69,20 +73,20 @@ void* ottla_places_new(rocksdb_t* db, const char* lower, size_t lower_bytes, con
   return places;
 }
 
-void ottla_places_free(void* handle) { delete static_cast<Places*>(handle); }
+void ottla_places_free(void* handle) noexcept { delete static_cast<Places*>(handle); }
 
-void ottla_places_seek(void* handle, const char* key, size_t bytes) {
+void ottla_places_seek(void* handle, const char* key, size_t bytes) noexcept {
   static_cast<Places*>(handle)->iterator->Seek(Slice(key, bytes));
 }
 
-void ottla_places_seek_for_prev(void* handle, const char* key, size_t bytes) {
+void ottla_places_seek_for_prev(void* handle, const char* key, size_t bytes) noexcept {
   static_cast<Places*>(handle)->iterator->SeekForPrev(Slice(key, bytes));
 }
 
-void ottla_places_next(void* handle) { static_cast<Places*>(handle)->iterator->Next(); }
+void ottla_places_next(void* handle) noexcept { static_cast<Places*>(handle)->iterator->Next(); }
 
 // Whether there is a key; if not, `ottla_places_error` tells whether that is the end.
-bool ottla_places_get(void* handle, OttlaPlace* place) {
+bool ottla_places_get(void* handle, OttlaPlace* place) noexcept {
   auto* places = static_cast<Places*>(handle);
   auto& iterator = *places->iterator;
   if (!places->problem.ok() || !iterator.Valid()) {
@@ -111,11 +115,11 @@ bool ottla_places_get(void* handle, OttlaPlace* place) {
 }
 
 // What went wrong, to be freed by `ottla_places_error_free`; null if nothing did.
-char* ottla_places_error(void* handle) {
+char* ottla_places_error(void* handle) noexcept {
   auto* places = static_cast<Places*>(handle);
   const Status status = places->problem.ok() ? places->iterator->status() : places->problem;
   return status.ok() ? nullptr : strdup(status.ToString().c_str());
 }
 
-void ottla_places_error_free(char* text) { free(text); }
+void ottla_places_error_free(char* text) noexcept { free(text); }
 }

@@ -34,12 +34,16 @@ fn random(rng: &mut fastrand::Rng, size: usize) -> Vec<u8> {
 
 /// All values, or what stopped the walk, and how many came before.
 fn walk(engine: &RocksEngine) -> (Vec<Records>, Result<(), EngineError>) {
+    walk_at(engine, Duration::ZERO)
+}
+
+fn walk_at(engine: &RocksEngine, now: Duration) -> (Vec<Records>, Result<(), EngineError>) {
     let mut found = Vec::new();
     let mut visit = |_: &[u8], value: &mut dyn Unread| {
         found.push(value.take()?.into_records());
         Ok(ControlFlow::Continue(()))
     };
-    let walked = engine.walk(Family::Log, Start::At(&[0; 4]), &[0xff; 4], &mut visit);
+    let walked = engine.walk(Family::Log, Start::At(&[0; 4]), &[0xff; 4], now, &mut visit);
     (found, walked)
 }
 
@@ -71,7 +75,6 @@ fn large_values_stay_in_their_file_and_small_ones_are_read_together() {
     }
     let engine = filled(&dir, &values);
     let large = values.iter().filter(|value| value.len() >= edge).count();
-    // The second time they are only looked at.
     for round in 0..2 {
         let (found, walked) = walk(&engine);
         assert_eq!(walked, Ok(()));
@@ -85,35 +88,68 @@ fn large_values_stay_in_their_file_and_small_ones_are_read_together() {
 }
 
 #[test]
-fn what_was_found_whole_is_not_read_again_while_it_is_in_memory() {
-    let dir = TempDir::on_disk("blobs-again");
-    let values = vec![vec![7; 100_000]; 20];
+fn damage_is_told_within_a_minute_and_then_each_time() {
+    let dir = TempDir::new("blobs-again");
+    let values = vec![vec![7; 100_000]; 5];
     let engine = filled(&dir, &values);
-    let folder = engine.log.path();
-    let path = blob_file(&dir);
-    let number = path
-        .file_stem()
-        .and_then(|stem| stem.to_str()?.parse().ok());
-    let number = number.expect("a number");
-    let mut reader = Reader::new(folder, &engine.blobs);
-    let key = 0_u32.to_be_bytes();
-    let place = Place {
-        key: &key,
-        file: number,
-        // Behind the file's header, the record's and the key.
-        offset: 30 + RECORD_HEADER_BYTES + 4,
-        size: 100_000,
-    };
-    reader.take(&place).expect("whole");
-    assert_eq!(reader.read_bytes, 100_000 + 36);
-    reader.take(&place).expect("whole");
-    assert_eq!(reader.read_bytes, 100_000 + 36, "not read again");
-    // Once the page cache lets go of it, what comes from the disk is checked anew.
-    let file = File::open(&path).expect("opens");
-    file.sync_all().expect("syncs");
-    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("forgets");
-    reader.take(&place).expect("whole");
-    assert_eq!(reader.read_bytes, 2 * (100_000 + 36), "read again");
+    let began = Duration::from_secs(1_000);
+    let (found, walked) = walk_at(&engine, began);
+    assert_eq!((in_files(&found), walked), (5, Ok(())));
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(blob_file(&dir))
+        .expect("opens");
+    let damage = |at, byte| file.write_all_at(&[byte], at).expect("writes");
+    // In the middle of the third value.
+    let at = 30 + 2 * 100_036 + 50_000;
+    damage(at, 8);
+    let (_, walked) = walk_at(&engine, began + BELIEVED - Duration::from_millis(1));
+    assert_eq!(walked, Ok(()), "it was found whole a moment ago");
+    for round in 0..3 {
+        let (found, walked) = walk_at(&engine, began + 2 * BELIEVED);
+        let damaged = matches!(walked, Err(EngineError::Corruption(_)));
+        assert!(damaged && found.len() == 2, "round {round}: {walked:?}");
+    }
+    // What is in front of the value is looked at each time.
+    damage(at, 7);
+    assert_eq!(walk_at(&engine, began + 2 * BELIEVED).1, Ok(()));
+    damage(30 + 100_036 + 33, 1);
+    let (found, walked) = walk_at(&engine, began + 2 * BELIEVED);
+    let damaged = matches!(walked, Err(EngineError::Corruption(_)));
+    assert!(damaged && found.len() == 1, "{walked:?}");
+}
+
+#[test]
+fn what_was_checked_is_believed_for_half_a_minute_to_a_minute() {
+    let seed = 43;
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for _ in 0..2_000 {
+        let mut checked = Checked::default();
+        let mut model: HashMap<(u64, u64), Duration> = HashMap::new();
+        let mut now = Duration::from_secs(rng.u64(0..100));
+        for _ in 0..60 {
+            now += Duration::from_secs(rng.u64(0..20));
+            let value = (rng.u64(0..3), rng.u64(0..200) * PAGE_BYTES);
+            let found = checked.has(value.0, value.1, now);
+            let age = model.get(&value).map(|since| now - *since);
+            assert!(
+                !found || age.is_some_and(|age| age < 2 * BELIEVED),
+                "{age:?}"
+            );
+            assert!(found || age.is_none_or(|age| age >= BELIEVED), "{age:?}");
+            if !found {
+                checked.add(value.0, value.1 + rng.u64(0..PAGE_BYTES), now);
+                model.insert(value, now);
+            }
+        }
+    }
+    // Memory is bounded.
+    let mut pages = Pages::default();
+    let last = (CHECKED_WORDS as u64 - 1) * 64 * PAGE_BYTES;
+    pages.add(1, last);
+    pages.add(2, 0);
+    assert!(pages.has(1, last) && !pages.has(2, 0));
 }
 
 #[test]
@@ -217,20 +253,4 @@ fn no_more_files_stay_open_than_may() {
         matches!(missing, Err(EngineError::Corruption(_))),
         "{missing:?}"
     );
-}
-
-#[test]
-fn what_was_checked_is_forgotten_file_by_file() {
-    let checked = Checked::default();
-    // A word of bits is 64 pages.
-    let last = (CHECKED_WORDS as u64 / 2 - 1) * 64 * PAGE_BYTES;
-    for file in [3, 1] {
-        checked.add(file, last);
-        checked.add(file, 5 * PAGE_BYTES + 17);
-    }
-    assert!(checked.has(3, last) && checked.has(1, last));
-    assert!(checked.has(3, 5 * PAGE_BYTES) && !checked.has(3, 6 * PAGE_BYTES));
-    checked.add(2, 0);
-    assert!(!checked.has(3, last), "the oldest one");
-    assert!(checked.has(1, last) && checked.has(2, 0));
 }
