@@ -33,7 +33,7 @@ pub struct FileRecords {
 }
 
 /// Distance of the bytes that are looked for in memory.
-const PROBE_BYTES: usize = 64 << 10;
+const PROBE_BYTES: usize = 128 << 10;
 
 impl FileRecords {
     /// Whether the store has given the file up: it takes room on the disk only because somebody has it open.
@@ -45,7 +45,7 @@ impl FileRecords {
     /// the file system does not tell: they were read not long ago, to check them.
     pub fn is_in_memory(&self, from: usize, to: usize) -> bool {
         let last = to.saturating_sub(1);
-        let between = (from..last).step_by(PROBE_BYTES);
+        let between = (from + PROBE_BYTES..last).step_by(PROBE_BYTES);
         between.chain([last]).all(|at| {
             read_from_memory(&self.file, &mut [0], self.position + at as u64) != Ok(false)
         })
