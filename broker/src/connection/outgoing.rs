@@ -3,8 +3,9 @@
 //!
 //! Owned by `connection.rs`, which gathers answers that are ready and has them written together. A client must make
 //! progress within `WRITE_TIMEOUT`, and take all of it at a least rate; one that reads slowly while others wait for long
-//! for the room that its answers hold, or for the disk that a deleted file takes, is ended sooner. Nothing is copied; what lies in a file goes from there to the socket
-//! (`outgoing/socket.rs`).
+//! for the room that its answers hold, or for the disk that a deleted file takes, is ended sooner. Nothing is copied: what
+//! lies in a file goes from there to the socket (`outgoing/socket.rs`). A thread apart reads what is not in memory any more,
+//! so that no connection waits for the disk of another one.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
