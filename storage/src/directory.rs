@@ -273,7 +273,8 @@ impl TempDir {
         Self::within(&std::env::temp_dir(), name)
     }
 
-    /// The same, but certainly on a disk: the system's temporary folder may lie in memory.
+    /// The same, in the folder of the running program, which is on a disk more often: the system's temporary folder may lie in
+    /// memory.
     ///
     /// # Panics
     /// When the folder cannot be made.

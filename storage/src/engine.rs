@@ -279,14 +279,14 @@ pub trait Engine: Send + Sync + 'static {
     ) -> Result<(), EngineError>;
 
     /// As `scan`, for values that are sent on rather than looked at: an engine that has them in files reads those only that the visitor
-    /// takes, and large ones not at all but to check them, which it need not do again within a minute; `now` is the time on a
+    /// takes, and large ones not at all but to check them, which it need not do again within a minute; `_now` is the time on a
     /// clock that never goes back. The visitor's own error ends it, too.
     fn walk(
         &self,
         family: Family,
         start: Start<'_>,
         to: &[u8],
-        now: Duration,
+        _now: Duration,
         visit: &mut VisitUnread<'_>,
     ) -> Result<(), EngineError> {
         let mut outcome = Ok(());
@@ -296,7 +296,6 @@ pub trait Engine: Send + Sync + 'static {
                 ControlFlow::Break(())
             })
         })?;
-        let _ = now;
         outcome
     }
 

@@ -265,7 +265,7 @@ impl Outgoing {
 enum Failed {
     /// The client is not there any more.
     Socket,
-    /// What is stored cannot be read, or ends too early. The next fetch is told where, and so is the log.
+    /// What is stored cannot be read, or ends too early. A fetch that checks it again, within a minute, is told where.
     Store,
 }
 

@@ -60,7 +60,7 @@ fn blob_file(dir: &TempDir) -> PathBuf {
 }
 
 #[test]
-fn large_values_stay_in_their_file_and_small_ones_are_read_together() {
+fn large_values_stay_in_their_file_and_small_ones_are_read_into_memory() {
     let seed = 41;
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
