@@ -54,7 +54,7 @@ verify: setup-build setup-kafka ## read only: format, lints, docs, licences, gen
 	$(call say,lints)
 	cargo clippy --release --workspace --all-targets --locked -- -D warnings
 	$(call say,unsafe code: one file)
-	test "$$(git grep -lE '(allow|expect)\(.*unsafe_code' -- '*.rs')" = storage/src/rocks/places.rs
+	test "$$(git grep -lE '(allow|expect)\(.*unsafe_code' -- '*.rs')" = storage/src/rocks/native.rs
 	$(call say,documentation)
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --locked
 	$(call say,licences and sources of dependencies)

@@ -1,11 +1,11 @@
-//! Compiles `src/rocks/places.cc` against the headers, and with the definitions, that `librocksdb-sys` compiled RocksDB with:
+//! Compiles `src/rocks/native.cc` against the headers, and with the definitions, that `librocksdb-sys` compiled RocksDB with:
 //! both must see the same classes.
 
 use std::env;
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/rocks/places.cc");
+    println!("cargo:rerun-if-changed=src/rocks/native.cc");
     println!("cargo:rerun-if-env-changed=ROCKSDB_LIB_DIR");
     assert!(
         env::var_os("ROCKSDB_LIB_DIR").is_none(),
@@ -18,7 +18,7 @@ fn main() {
     build
         .cpp(true)
         .std("c++20")
-        .file("src/rocks/places.cc")
+        .file("src/rocks/native.cc")
         .include(rocksdb.join("include"))
         .include(&rocksdb)
         .flag("-include")
@@ -39,5 +39,5 @@ fn main() {
     ] {
         build.define(name, (name == "NDEBUG").then_some("1"));
     }
-    build.compile("ottla_places");
+    build.compile("ottla_native");
 }

@@ -265,6 +265,9 @@ pub trait Engine: Send + Sync + 'static {
     /// without a sync, because it went to files of its own. `false` when in doubt.
     fn is_flushed(&self, journal: u64) -> bool;
 
+    /// Has what is written go to files of its own soon, if it is not about to anyway. Does not wait for it.
+    fn begin_flush(&self);
+
     /// The value of one key.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
 

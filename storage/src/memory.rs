@@ -218,6 +218,9 @@ impl Engine for MemoryEngine {
         false
     }
 
+    // There are no files.
+    fn begin_flush(&self) {}
+
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let state = self.lock();
         let Some(value) = state.live.get(&(family, key.to_vec())) else {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB, DBRawIterator,
-    ErrorKind, Options, ReadOptions, WriteBatch, WriteOptions,
+    ErrorKind, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use crate::disk::{Disk, Syncs};
@@ -24,16 +24,26 @@ use crate::error::EngineError;
 use crate::reclaim::{Space, ValueFile};
 
 mod blobs;
+mod native;
 mod options;
-mod places;
+mod pace;
+mod removal;
 mod value_files;
 
 use self::blobs::{Blobs, Place, Reader};
+use self::native::{Places, Value, set_background_rate};
 pub use self::options::RocksOptions;
 use self::options::{
     BLOB_FILE_BYTES, direct_io_works, log_options, meta_options, smaller_blob_files,
 };
-use self::places::{Places, Value};
+use self::pace::Pace;
+use self::removal::Removals;
+
+/// So many of the newest files of keys are more than compactions should leave; at 20 RocksDB slows writes down.
+const MANY_KEY_FILES: u64 = 8;
+
+/// A collection that has to move more is not held back, in bytes.
+const MUCH_MOVED: u64 = 1 << 30;
 
 /// After so many compactions without a collection files become larger again.
 const COMPACTIONS_TO_GROW: u64 = 1024;
@@ -53,6 +63,8 @@ pub struct RocksEngine {
     compactions: AtomicU64,
     /// What readers know of blob files.
     blobs: Blobs,
+    pace: Pace,
+    removals: Removals,
 }
 
 impl std::fmt::Debug for RocksEngine {
@@ -183,13 +195,17 @@ impl RocksEngine {
             }
             opened => opened?,
         };
+        set_background_rate(&log, pace::CALM_RATE);
+        let blobs = Blobs::default();
         Ok(Self {
+            removals: Removals::new(log.path(), &blobs.open),
             log,
             meta,
             synced: Arc::default(),
             blob_file_bytes: AtomicU64::new(BLOB_FILE_BYTES),
             compactions: AtomicU64::new(0),
-            blobs: Blobs::default(),
+            blobs,
+            pace: Pace::default(),
         })
     }
 
@@ -221,6 +237,8 @@ impl RocksEngine {
             blob_file_bytes: AtomicU64::new(BLOB_FILE_BYTES),
             compactions: AtomicU64::new(0),
             blobs: Blobs::default(),
+            pace: Pace::default(),
+            removals: Removals::default(),
         })
     }
 
@@ -270,6 +288,33 @@ impl RocksEngine {
         self.log
             .set_options(&options)
             .map_err(|error| classify(&error))
+    }
+
+    /// Does what may have RocksDB remove blob files.
+    fn while_removing(&self, work: impl FnOnce()) {
+        if !self.removals.are_needed() {
+            return work();
+        }
+        // What cannot be told is removed at once.
+        let numbers = self.value_files().unwrap_or_default().into_iter();
+        let kept = self
+            .removals
+            .keep(self.log.path(), numbers.map(|file| file.number));
+        work();
+        self.removals.release(kept);
+    }
+
+    /// Whether flushes or compactions are behind. What cannot be told is taken for that.
+    fn is_behind(&self, buffers: u64) -> bool {
+        let waiting = self.number("rocksdb.num-immutable-mem-table").ok();
+        let newest = self.log.property_value("rocksdb.num-files-at-level0");
+        let newest = newest.ok().flatten().and_then(|text| text.parse().ok());
+        waiting.is_none_or(|waiting| waiting >= buffers)
+            || newest.is_none_or(|newest: u64| newest >= MANY_KEY_FILES)
+    }
+
+    fn set_rate(&self, bytes_per_second: i64) {
+        set_background_rate(&self.log, bytes_per_second);
     }
 
     fn set_blob_file_bytes(&self, bytes: u64) -> Result<(), EngineError> {
@@ -344,7 +389,13 @@ impl Engine for RocksEngine {
         options.set_sync(false);
         let db = if in_log { &self.log } else { &self.meta };
         db.write_opt(batch, &options)
-            .map_err(|error| classify(&error))
+            .map_err(|error| classify(&error))?;
+        if in_log {
+            let behind = || self.is_behind(pace::WAITING);
+            self.pace
+                .wrote(ops.bytes(), behind, |rate| self.set_rate(rate));
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), EngineError> {
@@ -368,6 +419,19 @@ impl Engine for RocksEngine {
             .log
             .property_int_value(rocksdb::properties::MIN_LOG_NUMBER_TO_KEEP);
         needed.ok().flatten().is_some_and(|needed| needed > journal)
+    }
+
+    fn begin_flush(&self) {
+        // Then what is written goes to files soon, and RocksDB would make this thread wait.
+        if self.is_behind(pace::WAITING) {
+            return;
+        }
+        self.pace.hurry(|rate| self.set_rate(rate));
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        if let Err(error) = self.log.flush_opt(&options) {
+            tracing::debug!(%error, "no flush: what is written is synced instead");
+        }
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
@@ -502,8 +566,10 @@ impl Engine for RocksEngine {
 
     fn compact(&self, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
         if from < to {
-            self.log
-                .compact_range_opt(Some(from), Some(to), &Self::beside());
+            self.while_removing(|| {
+                self.log
+                    .compact_range_opt(Some(from), Some(to), &Self::beside());
+            });
         }
         if self.compactions.fetch_add(1, Ordering::Relaxed) < COMPACTIONS_TO_GROW {
             return Ok(());
@@ -528,6 +594,10 @@ impl Engine for RocksEngine {
         if count == 0 {
             return Ok(());
         }
+        let moved = files[..count].iter().map(ValueFile::live_bytes);
+        if moved.sum::<u64>() > MUCH_MOVED {
+            self.pace.hurry(|rate| self.set_rate(rate));
+        }
         // RocksDB multiplies by the number of files that there are when it begins, and rounds down: a bit more keeps the
         // product on the right side, and a file or two that come meanwhile do not add one.
         let share = (count as f64 + 0.25) / files.len() as f64;
@@ -535,8 +605,10 @@ impl Engine for RocksEngine {
         let mut options = Self::beside();
         // Keys that are settled refer to old files, too.
         options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
-        self.log
-            .compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+        self.while_removing(|| {
+            self.log
+                .compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
+        });
         self.set_blob_gc(None)?;
         self.compactions.store(0, Ordering::Relaxed);
         let store_bytes = self.number("rocksdb.live-blob-file-size")?;

@@ -366,11 +366,9 @@ impl Writer {
                 .observer
                 .group_written(group.requests, group.batches, group.ops.bytes());
         }
-        let mut wanted = false;
         let mut flush_ms = BACKGROUND_SYNC_MS;
         let mut group = group;
         for touched in &mut group.touched {
-            wanted |= touched.needs_sync;
             flush_ms = flush_ms.min(touched.flush_ms.max(0));
             let mut inner = touched.partition.lock();
             if touched.end > 0 {
@@ -387,7 +385,8 @@ impl Writer {
             complete(done);
         }
         self.arrivals.make_room();
-        self.shared.queue_sync(group.touched, wanted, flush_ms);
+        self.shared
+            .queue_sync(group.touched, group.ops.bytes(), flush_ms);
         if self.shared.failure().is_some_and(|error| {
             // The syncer failed meanwhile and may have missed those who were parked since.
             self.shared.fail(&error);

@@ -8,7 +8,8 @@
 //! so that no connection waits for the disk of another one.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +17,15 @@ use ottla_protocol::fetch_response::Segment;
 use ottla_storage::records::{FileRecords, Records};
 use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use self::bringing::Bringing;
 use self::socket::Socket;
 use super::Cause;
 use crate::room::{self, Held};
 use crate::router::{AnswerRoom, Sending};
 
+mod bringing;
 mod socket;
 
 /// Longest time that answers may make no progress.
@@ -42,19 +43,13 @@ const SHRINK_BYTES: usize = 64 << 10;
 /// Sent of a file at once, so that what is not in memory is noticed before it is waited for.
 const SEND_BYTES: usize = 256 << 10;
 
-/// Over all connections so many threads read what left the memory before it was sent; a disk that hangs takes no more.
-static BRINGING: Semaphore = Semaphore::const_new(16);
-
 /// Answers that are written together.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     pieces: VecDeque<Records>,
     answers: VecDeque<Unsent>,
     bytes: usize,
-    /// A thread that reads what is to be sent next, and since when. It goes on while others look whether the client is slow.
-    bringing: Option<(JoinHandle<io::Result<()>>, Instant)>,
-    /// How long the disk was waited for.
-    disk: Duration,
+    bringing: Bringing,
 }
 
 /// An answer that is not written yet, or not all of it.
@@ -120,12 +115,12 @@ impl Outgoing {
             let left = (progress.duration_since(began) + WRITE_TIMEOUT).min(all);
             let count = loop {
                 let taken = began.elapsed();
-                let slow = room::is_slow(written, taken.saturating_sub(self.disk_time()));
+                let slow = room::is_slow(written, taken.saturating_sub(self.bringing.time()));
                 if taken >= left || (slow && self.others_want(first)) {
                     return Err("slow_reader");
                 }
                 let holds = self.answers.iter().any(|unsent| unsent.room.is_some())
-                    || self.files(first).next().is_some();
+                    || self.files(first..).next().is_some();
                 let pause = left - taken;
                 let pause = if holds { pause.min(LOOK) } else { pause };
                 let next = timeout(pause, self.write_some(socket, first, written - start));
@@ -134,7 +129,7 @@ impl Outgoing {
                     Ok(Err(Failed::Store)) => return Err("store_error"),
                     Ok(Ok(count)) => break count,
                     Err(_) => {
-                        self.pieces.drain(..first);
+                        self.forget(first);
                         first = 0;
                         self.let_go(written, start);
                     }
@@ -180,9 +175,10 @@ impl Outgoing {
     ) -> Result<usize, Failed> {
         socket.ready().await.map_err(|_| Failed::Socket)?;
         let to = file.size.min(from + SEND_BYTES);
-        if self.bringing.is_some() || !file.is_in_memory(from, to) {
+        if self.bringing.is_under_way() || !file.is_in_memory(from, to) {
             // The system would read it while this thread waits, and with it all others that it serves.
-            self.bring(file, from, to).await?;
+            let brought = self.bringing.bring(file, from, to).await;
+            brought.map_err(|_| Failed::Store)?;
         }
         match socket.send_file(file, from, to).await {
             Ok(0) => Err(Failed::Store),
@@ -194,40 +190,9 @@ impl Outgoing {
         }
     }
 
-    /// Has a thread read bytes `from..to`, or goes on waiting for the one that does.
-    async fn bring(&mut self, file: &FileRecords, from: usize, to: usize) -> Result<(), Failed> {
-        if self.bringing.is_none() {
-            let since = Instant::now();
-            let permit = BRINGING.acquire().await.map_err(|_| Failed::Store)?;
-            let file = file.clone();
-            let thread = tokio::task::spawn_blocking(move || {
-                let brought = file.bring(from, to);
-                drop(permit);
-                brought
-            });
-            self.bringing = Some((thread, since));
-        }
-        let Some((thread, since)) = &mut self.bringing else {
-            return Ok(());
-        };
-        let brought = thread.await;
-        self.disk += since.elapsed();
-        self.bringing = None;
-        match brought {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Failed::Store),
-        }
-    }
-
-    /// How long the disk, not the client, was waited for.
-    fn disk_time(&self) -> Duration {
-        let now = self.bringing.as_ref().map(|(_, since)| since.elapsed());
-        self.disk + now.unwrap_or_default()
-    }
-
-    /// The parts of files from piece `first` on.
-    fn files(&self, first: usize) -> impl Iterator<Item = &FileRecords> {
-        self.pieces.range(first..).filter_map(|piece| match piece {
+    /// The parts of files among these pieces.
+    fn files(&self, pieces: impl RangeBounds<usize>) -> impl Iterator<Item = &FileRecords> {
+        self.pieces.range(pieces).filter_map(|piece| match piece {
             Records::File(file) => Some(file),
             Records::Memory(_) => None,
         })
@@ -236,16 +201,27 @@ impl Outgoing {
     /// Whether somebody waits for what these answers hold: for room, or for the disk that a deleted file still takes.
     fn others_want(&self, first: usize) -> bool {
         let wanted = self.answers.iter().any(|unsent| unsent.room.is_wanted());
-        wanted || self.each_file(first).any(FileRecords::is_given_up)
+        wanted || self.each_file(first..).any(FileRecords::is_given_up)
     }
 
-    /// The parts of files from piece `first` on, of those that follow each other in one file the first.
-    fn each_file(&self, first: usize) -> impl Iterator<Item = &FileRecords> {
+    /// The parts of files among these pieces, of those that follow each other in one file the first.
+    fn each_file(&self, pieces: impl RangeBounds<usize>) -> impl Iterator<Item = &FileRecords> {
         let mut last = None;
-        self.files(first).filter(move |part| {
+        self.files(pieces).filter(move |part| {
             let file = Arc::as_ptr(&part.file);
             last.replace(file) != Some(file)
         })
+    }
+
+    /// Lets go of the first `count` pieces. Whoever closes a deleted file last waits until the disk has its room back: a
+    /// thread apart.
+    fn forget(&mut self, count: usize) {
+        let deleted = self.each_file(..count).any(FileRecords::is_given_up);
+        let pieces = self.pieces.drain(..count);
+        if deleted && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let pieces: Vec<Records> = pieces.collect();
+            drop(runtime.spawn_blocking(move || drop(pieces)));
+        }
     }
 
     /// Gives back what is no longer needed: a piece is held until its last byte is written.
@@ -270,16 +246,8 @@ enum Failed {
 }
 
 impl Drop for Outgoing {
-    /// Whoever closes a deleted file last waits until the disk has its room back: a thread apart.
     fn drop(&mut self) {
-        let deleted = self.each_file(0).filter(|part| part.is_given_up());
-        let deleted: Vec<_> = deleted.cloned().collect();
-        if !deleted.is_empty()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            self.pieces.clear();
-            drop(runtime.spawn_blocking(move || drop(deleted)));
-        }
+        self.forget(self.pieces.len());
     }
 }
 

@@ -120,7 +120,10 @@ func encoder(text *string) sarama.Encoder {
 // handler prints what happens to one member.
 type handler struct {
 	topic   string
+	group   string
 	commits *lines.Commits
+	// Asked for what was committed.
+	client sarama.Client
 }
 
 func (h handler) tell(event string, session sarama.ConsumerGroupSession) error {
@@ -145,9 +148,50 @@ func (h handler) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.
 			for partition, offset := range due {
 				session.MarkOffset(h.topic, partition, offset, "")
 			}
-			session.Commit()
-			return nil
+			return h.commit(session, due)
 		})
+	}
+	return nil
+}
+
+// commit commits what is marked until the broker has it. The client does not say whether a commit succeeded, and makes one
+// that failed again with the next one only.
+func (h handler) commit(session sarama.ConsumerGroupSession, due map[int32]int64) error {
+	for {
+		session.Commit()
+		err := h.check(due)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-session.Context().Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// check fails unless the broker has these offsets, or later ones.
+func (h handler) check(due map[int32]int64) error {
+	coordinator, err := h.client.Coordinator(h.group)
+	if err != nil {
+		return err
+	}
+	request := &sarama.OffsetFetchRequest{Version: 1, ConsumerGroup: h.group}
+	for partition := range due {
+		request.AddPartition(h.topic, partition)
+	}
+	response, err := coordinator.FetchOffset(request)
+	if err != nil {
+		// It was restarted: the next look opens a new connection.
+		_ = coordinator.Close()
+		return err
+	}
+	for partition, offset := range due {
+		block := response.GetBlock(h.topic, partition)
+		if block == nil || block.Err != sarama.ErrNoError || block.Offset < offset {
+			return fmt.Errorf("partition %d: wanted %d, the broker has %+v", partition, offset, block)
+		}
 	}
 	return nil
 }
@@ -171,6 +215,11 @@ func member(bootstrap string, args []string) error {
 	config.Consumer.Group.Rebalance.Retry.Backoff = 200 * time.Millisecond
 	config.Consumer.Group.Session.Timeout = 6 * time.Second
 	config.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
+	client, err := sarama.NewClient([]string{bootstrap}, config)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
 	group, err := sarama.NewConsumerGroup([]string{bootstrap}, args[1], config)
 	if err != nil {
 		return err
@@ -184,7 +233,7 @@ func member(bootstrap string, args []string) error {
 	}()
 	for ctx.Err() == nil {
 		// Returns at every rebalance, and with an error while the broker is away.
-		if err := group.Consume(ctx, []string{args[0]}, handler{args[0], commits}); err != nil {
+		if err := group.Consume(ctx, []string{args[0]}, handler{args[0], args[1], commits, client}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}

@@ -51,6 +51,10 @@ impl<B: Between> Engine for Through<B> {
     fn is_flushed(&self, journal: u64) -> bool {
         self.engine.is_flushed(journal)
     }
+
+    fn begin_flush(&self) {
+        self.engine.begin_flush();
+    }
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.between.get(self.engine.as_ref(), family, key)
     }

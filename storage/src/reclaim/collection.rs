@@ -33,7 +33,8 @@ pub struct ValueFile {
 }
 
 impl ValueFile {
-    fn live_bytes(&self) -> u64 {
+    /// Bytes that would have to be moved.
+    pub(crate) fn live_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.garbage_bytes)
     }
 }

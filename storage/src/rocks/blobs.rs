@@ -5,7 +5,7 @@
 //! for up to a minute, however many read it meanwhile: what damages a disk does so between two reads of it, and what is read
 //! again soon comes from memory. Nothing else is handed out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -28,8 +28,8 @@ pub(super) const FILE_VALUE_BYTES: u64 = 16 << 10;
 /// What is read at once.
 const WINDOW_BYTES: usize = 64 << 10;
 
-/// What is asked of the disk ahead, once something was not in memory.
-const AHEAD_BYTES: u64 = 2 << 20;
+/// What is asked of the disk ahead; again when half of it is left.
+const AHEAD_BYTES: u64 = 4 << 20;
 
 /// Values that stay in their file begin in pages of their own.
 const PAGE_BYTES: u64 = 4 << 10;
@@ -97,17 +97,39 @@ impl Place<'_> {
 /// Files that are open to be sent from, at most. What lies in more of them is read into memory.
 const OPEN_FILES: usize = 256;
 
+/// Files that were ever sent from are known one by one up to so many; then all count as such.
+const SENT_FILES: usize = 64 << 10;
+
 /// The files that are open, shared by all who read or send from them.
 #[derive(Debug, Default)]
-struct OpenFiles(Mutex<HashMap<u64, Weak<File>>>);
+pub(super) struct OpenFiles {
+    files: Mutex<HashMap<u64, Weak<File>>>,
+    /// Those that were ever handed out to be sent from.
+    sent: Mutex<HashSet<u64>>,
+}
 
 impl OpenFiles {
+    /// Whether parts of the file may be on their way to a client, even though nobody has it open.
+    pub(super) fn was_sent(&self, number: u64) -> bool {
+        let sent = lock(&self.sent);
+        sent.len() >= SENT_FILES || sent.contains(&number)
+    }
+
+    pub(super) fn sends(&self, number: u64) {
+        let mut sent = lock(&self.sent);
+        if sent.len() < SENT_FILES {
+            sent.insert(number);
+        }
+    }
+
     /// The file, and whether it may stay open for as long as a client takes.
     fn open(&self, folder: &Path, place: &Place<'_>) -> Result<(Arc<File>, bool), EngineError> {
         let open = |files: &HashMap<u64, Weak<File>>| files.get(&place.file)?.upgrade();
-        if let Some(file) = open(&lock(&self.0)) {
+        if let Some(file) = open(&lock(&self.files)) {
             return Ok((file, true));
         }
+        // Before anybody has it. The scan keeps it from being removed meanwhile.
+        self.sends(place.file);
         // Not under the lock: a disk that hangs would stop those, too, whose files are open.
         let path = folder.join(format!("{:06}.blob", place.file));
         let file = File::open(&path).map_err(|error| match error.kind() {
@@ -115,7 +137,7 @@ impl OpenFiles {
             _ => EngineError::Io(format!("{}: {error}", path.display())),
         })?;
         let file = Arc::new(file);
-        let mut files = lock(&self.0);
+        let mut files = lock(&self.files);
         if let Some(file) = open(&files) {
             return Ok((file, true));
         }
@@ -204,7 +226,7 @@ impl Checked {
 /// What is known of blob files, by all scans together.
 #[derive(Debug, Default)]
 pub(super) struct Blobs {
-    open: OpenFiles,
+    pub(super) open: Arc<OpenFiles>,
     checked: Mutex<Checked>,
 }
 
@@ -223,8 +245,8 @@ pub(super) struct Reader<'e> {
     next_window: usize,
     /// Up to where the disk was asked ahead.
     asked: u64,
-    /// Whether the value before came from the disk, so that the next one will, too.
-    was_cold: bool,
+    /// Whether a value of the file was read before, so that more are likely to be.
+    follows: bool,
     /// Bytes that were read.
     pub(super) read_bytes: usize,
 }
@@ -240,7 +262,7 @@ impl<'e> Reader<'e> {
             window_offset: 0,
             next_window: 0,
             asked: 0,
-            was_cold: false,
+            follows: false,
             read_bytes: 0,
         }
     }
@@ -283,6 +305,7 @@ impl<'e> Reader<'e> {
         self.window.clear();
         self.next_window = 0;
         self.asked = 0;
+        self.follows = false;
         Ok((file, shared))
     }
 
@@ -331,14 +354,19 @@ impl<'e> Reader<'e> {
         Ok(head)
     }
 
-    /// Asks the disk for the value, and from the second one on that comes from there for what follows.
+    /// Asks the disk for the value, and from the second one on for what follows, before it is needed.
     fn ask(&mut self, file: &File, offset: u64, end: u64) {
-        if end <= self.asked || read_from_memory(file, &mut [0], end - 1) != Ok(false) {
+        let is_cold = |at| read_from_memory(file, &mut [0], at) == Ok(false);
+        let (follows, far) = (self.follows, end + AHEAD_BYTES / 2);
+        self.follows = true;
+        let to = if end > self.asked && is_cold(end - 1) {
+            if follows { offset + AHEAD_BYTES } else { end }
+        } else if follows && far > self.asked && is_cold(far) {
+            offset + AHEAD_BYTES
+        } else {
             return;
-        }
-        let ahead = if self.was_cold { AHEAD_BYTES } else { 0 };
-        self.was_cold = true;
-        self.asked = offset + ahead.max(end - offset);
+        };
+        self.asked = to.max(end);
         let length = std::num::NonZeroU64::new(self.asked - offset);
         // Only advice: it is read in any case.
         let _ = rustix::fs::fadvise(file, offset, length, Advice::WillNeed);

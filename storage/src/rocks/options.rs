@@ -26,6 +26,12 @@ const LEAST_BLOB_FILE_BYTES: u64 = 8 << 20;
 /// The least size grows with the store, so that there are never many more files than this.
 const BLOB_FILES: u64 = 4096;
 
+/// As good as no limit, in bytes a second. What one period hands out at this rate may be used up at a lower one.
+pub(super) const UNLIMITED_RATE: i64 = 1 << 33;
+
+/// What flushes and compactions may write is handed out so often, in microseconds.
+const RATE_PERIOD_US: i64 = 4_000;
+
 /// How the engine uses the machine.
 #[derive(Debug, Clone)]
 pub struct RocksOptions {
@@ -95,6 +101,10 @@ pub(super) fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     db.set_write_buffer_size(size);
     db.set_max_write_buffer_number((options.write_buffers_bytes / size).clamp(4, 24) as i32);
     db.set_max_background_jobs(options.background_jobs);
+    // Flushes and compactions write evenly (`pace.rs`); opening is not held up. RocksDB takes the same rate for writes that it
+    // slows down, which are not slowed down then: it makes them wait at the end of its buffers. And what it writes through the
+    // page cache, where there is no direct i/o, it hands to the disk by the megabyte.
+    db.set_ratelimiter(UNLIMITED_RATE, RATE_PERIOD_US, 10);
     // One writer thread: no concurrent memtable inserts to arrange.
     db.set_allow_concurrent_memtable_write(false);
     db.set_enable_write_thread_adaptive_yield(false);

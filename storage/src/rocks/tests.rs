@@ -185,3 +185,22 @@ fn a_flipped_bit_is_an_error_and_never_a_shorter_scan() {
     });
     assert_eq!((scanned, left), (Ok(()), 199 - seen));
 }
+
+#[test]
+fn what_begins_to_be_flushed_becomes_durable_without_a_sync() {
+    let dir = TempDir::new("rocks-begin-flush");
+    let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
+    let mut ops = WriteOps::new();
+    ops.put(Family::Log, vec![1], Bytes::from_static(b"value"));
+    engine.write(&ops).expect("writes");
+    let journal = engine.journal().expect("is told");
+    assert!(!engine.is_flushed(journal));
+    engine.begin_flush();
+    assert!(
+        engine.journal().expect("is told") > journal,
+        "a new write buffer"
+    );
+    // Nothing was written since, so that this only waits for what is under way.
+    engine.log.flush().expect("flushes");
+    assert!(engine.is_flushed(journal));
+}

@@ -42,11 +42,25 @@ pub(crate) struct Shared {
     queued: Condvar,
 }
 
+/// A sync that has so much to write, in bytes, gains little by more.
+const ENOUGH_BYTES: usize = 64 << 10;
+
+/// Of what nobody waits for, so much is rather flushed than synced, in bytes: it is written once then.
+const FLUSHED_BYTES: usize = 16 << 20;
+
+/// The longest time that a sync is held back for more.
+const MOST_PATIENCE: Duration = Duration::from_micros(500);
+
 type Ends = HashMap<Handle, Written>;
 
 struct SyncQueue {
     written: Ends,
-    wanted: bool,
+    /// Bytes of it.
+    bytes: usize,
+    /// Batches among it whose sync somebody waits for.
+    wanted: usize,
+    /// So many of them are worth waking up for.
+    enough: usize,
     deadline: Option<Duration>,
     /// Half of the shortest time that anything in `written` has.
     half: Duration,
@@ -54,6 +68,11 @@ struct SyncQueue {
 }
 
 impl SyncQueue {
+    /// Whether a sync is wanted that is not worth waiting with.
+    fn is_enough(&self) -> bool {
+        self.wanted >= self.enough || self.bytes >= ENOUGH_BYTES
+    }
+
     /// Has the syncer wake up after `wait` at the latest; whether that is sooner than it would.
     fn due_within(&mut self, now: Duration, wait: Duration) -> bool {
         let due = now.saturating_add(wait);
@@ -94,7 +113,9 @@ impl Shared {
             reclaiming: Mutex::default(),
             queue: Mutex::new(SyncQueue {
                 written: HashMap::new(),
-                wanted: false,
+                bytes: 0,
+                wanted: 0,
+                enough: 1,
                 deadline: None,
                 half: Duration::MAX,
                 closing: false,
@@ -209,7 +230,9 @@ impl Shared {
         self.queued.notify_all();
     }
 
-    pub(super) fn queue_sync(&self, touched: Vec<Touched>, wanted: bool, flush_ms: i64) {
+    /// Hands over what was written with one write of `bytes`.
+    pub(super) fn queue_sync(&self, touched: Vec<Touched>, bytes: usize, flush_ms: i64) {
+        let wanted = touched.iter().filter(|touched| touched.needs_sync).count();
         let mut queue = lock(&self.queue);
         let mut any = false;
         for touched in touched.into_iter().filter(|touched| touched.end > 0) {
@@ -231,12 +254,14 @@ impl Shared {
         if !any {
             return;
         }
-        queue.wanted |= wanted;
+        queue.wanted += wanted;
+        queue.bytes += bytes;
         let half = Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0)) / 2;
         queue.half = queue.half.min(half);
         let sooner = queue.due_within(self.clock.monotonic(), half);
+        let wake = sooner || (wanted > 0 && queue.is_enough());
         drop(queue);
-        if wanted || sooner {
+        if wake {
             self.queued.notify_one();
         }
     }
@@ -265,6 +290,32 @@ enum Woken {
     Closing,
 }
 
+/// What the syncer has to do.
+struct Round {
+    woken: Woken,
+    written: Ends,
+    bytes: usize,
+    /// Batches whose sync somebody waits for.
+    wanted: usize,
+    /// Half of the time that what nobody waits for has.
+    half: Duration,
+}
+
+/// How the last sync went, by which the next one is held back: those who were answered mostly come again at once, and one
+/// sync for them and for those who came meanwhile writes less, since each begins with a page that the one before it wrote.
+#[derive(Debug, Default)]
+struct Last {
+    wanted: usize,
+    took: Duration,
+}
+
+impl Last {
+    /// No longer than half a sync: whoever is not answered sooner gets that back when the next one is not waited for.
+    fn patience(&self) -> Duration {
+        (self.took / 2).min(MOST_PATIENCE)
+    }
+}
+
 /// What was written before the engine told this number of its journal.
 struct Aging {
     journal: u64,
@@ -273,9 +324,11 @@ struct Aging {
 
 pub(super) fn sync_loop(shared: &Shared) {
     let mut aging: Option<Aging> = None;
+    let mut last = Last::default();
     loop {
-        let (woken, mut written, half) = next_round(shared);
-        if woken == Woken::Due {
+        let round = next_round(shared, &last);
+        let mut written = round.written;
+        if round.woken == Woken::Due {
             // What nobody waits for has two turns of half its time: at the first one its place in the journal is noted,
             // and when it reached files of its own by the second one, a sync would only write it twice.
             let old = aging.take();
@@ -287,8 +340,11 @@ pub(super) fn sync_loop(shared: &Shared) {
                     credit(old.written);
                 }
                 if !written.is_empty() {
+                    if round.bytes >= FLUSHED_BYTES {
+                        shared.engine.begin_flush();
+                    }
                     aging = Some(Aging { journal, written });
-                    shared.sync_within(half);
+                    shared.sync_within(round.half);
                 }
                 continue;
             }
@@ -296,7 +352,7 @@ pub(super) fn sync_loop(shared: &Shared) {
         } else {
             merge(&mut written, aging.take());
         }
-        if written.is_empty() && woken == Woken::Closing {
+        if written.is_empty() && round.woken == Woken::Closing {
             return;
         }
         if written.is_empty() || shared.check().is_err() {
@@ -311,36 +367,56 @@ pub(super) fn sync_loop(shared: &Shared) {
             // The writer's own sync failed meanwhile: this one's success is worth nothing.
             continue;
         }
-        shared
-            .observer
-            .synced(shared.clock.monotonic().saturating_sub(began));
+        let took = shared.clock.monotonic().saturating_sub(began);
+        shared.observer.synced(took);
+        last = Last {
+            wanted: round.wanted,
+            took,
+        };
         credit(written);
     }
 }
 
-/// Waits until there is something to do; tells what was written since the last time, and half of the time it has.
-fn next_round(shared: &Shared) -> (Woken, Ends, Duration) {
+/// Waits until there is something to do.
+fn next_round(shared: &Shared, last: &Last) -> Round {
     let mut queue = lock(&shared.queue);
+    let patience = last.patience();
+    queue.enough = if patience.is_zero() {
+        1
+    } else {
+        (last.wanted + queue.wanted).max(1)
+    };
     loop {
         let now = shared.clock.monotonic();
         let due = queue.deadline.is_some_and(|deadline| deadline <= now);
         let woken = if queue.closing {
             Some(Woken::Closing)
-        } else if queue.wanted {
+        } else if queue.wanted > 0 && (due || queue.is_enough()) {
             Some(Woken::Wanted)
         } else {
             due.then_some(Woken::Due)
         };
         if let Some(woken) = woken {
-            queue.wanted = false;
             queue.deadline = None;
-            let half = std::mem::replace(&mut queue.half, Duration::MAX);
-            return (woken, std::mem::take(&mut queue.written), half);
+            return Round {
+                woken,
+                written: std::mem::take(&mut queue.written),
+                bytes: std::mem::take(&mut queue.bytes),
+                wanted: std::mem::take(&mut queue.wanted),
+                half: std::mem::replace(&mut queue.half, Duration::MAX),
+            };
         }
-        queue = match queue.deadline {
-            Some(deadline) => {
-                let waited = shared.queued.wait_timeout(queue, deadline - now);
-                waited.unwrap_or_else(PoisonError::into_inner).0
+        let until_due = queue.deadline.map(|deadline| deadline.saturating_sub(now));
+        // Nobody wakes this thread for less than what is enough.
+        let patient = (queue.enough > 1).then_some(patience);
+        queue = match until_due.into_iter().chain(patient).min() {
+            Some(wait) => {
+                let waited = shared.queued.wait_timeout(queue, wait);
+                let (mut queue, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                if waited.timed_out() {
+                    queue.enough = 1;
+                }
+                queue
             }
             None => shared
                 .queued
@@ -375,5 +451,39 @@ fn credit(written: Ends) {
         let done = inner.waiters.advance(&offsets);
         drop(inner);
         complete(done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_is_held_back_for_half_of_the_last_one_and_never_for_long() {
+        let patience = |micros| {
+            let took = Duration::from_micros(micros);
+            Last { wanted: 3, took }.patience()
+        };
+        assert_eq!(Last::default().patience(), Duration::ZERO);
+        assert_eq!(patience(200), Duration::from_micros(100));
+        assert_eq!(patience(20_000), MOST_PATIENCE);
+    }
+
+    #[test]
+    fn as_many_as_there_were_or_much_is_enough() {
+        let mut queue = SyncQueue {
+            written: HashMap::new(),
+            bytes: 0,
+            wanted: 2,
+            enough: 3,
+            deadline: None,
+            half: Duration::MAX,
+            closing: false,
+        };
+        assert!(!queue.is_enough());
+        queue.bytes = ENOUGH_BYTES;
+        assert!(queue.is_enough());
+        (queue.bytes, queue.wanted) = (0, 3);
+        assert!(queue.is_enough());
     }
 }

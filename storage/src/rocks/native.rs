@@ -1,5 +1,6 @@
-//! Walks the keys of the `log` database without reading the values in blob files: tells where they lie. The Rust side of
-//! `places.cc`, and the only file with unsafe code. Used by `rocks.rs` alone; it reads no value and writes nothing.
+//! Walks the keys of the `log` database without reading the values in blob files: tells where they lie. And sets how fast
+//! RocksDB writes in the background. The Rust side of `native.cc`, and the only file with unsafe code. Used by `rocks.rs`
+//! alone; it reads no value and writes nothing.
 
 #![allow(unsafe_code)]
 
@@ -18,7 +19,7 @@ pub(super) enum Value<'a> {
     Blob { file: u64, offset: u64, size: u64 },
 }
 
-/// `OttlaPlace` of `places.cc`.
+/// `OttlaPlace` of `native.cc`.
 #[repr(C)]
 struct RawPlace {
     key: *const c_char,
@@ -46,6 +47,7 @@ unsafe extern "C" {
     fn ottla_places_get(places: *mut c_void, place: *mut RawPlace) -> bool;
     fn ottla_places_error(places: *mut c_void) -> *mut c_char;
     fn ottla_places_error_free(text: *mut c_char);
+    fn ottla_set_background_rate(db: *mut c_void, bytes_per_second: i64);
 }
 
 /// An iterator over the keys from `lower` to before `upper` as they are when it is made. As long as it lives, so do all
@@ -141,6 +143,12 @@ impl<'db> Places<'db> {
             Some(copy)
         }
     }
+}
+
+/// How fast flushes and compactions of `db` may write from now on, if it was opened with a rate limiter.
+pub(super) fn set_background_rate(db: &DB, bytes_per_second: i64) {
+    // SAFETY: the database is open.
+    unsafe { ottla_set_background_rate(db.as_raw_ptr().cast(), bytes_per_second) }
 }
 
 /// # Safety

@@ -1,5 +1,5 @@
-// Walks the keys of the `log` database and tells, for values in blob files, where they lie instead of what they are. RocksDB
-// keeps that to itself: an iterator of its public interface reads each such value. Used by places.rs alone; reads no value.
+// What is needed of RocksDB and is not in its C interface: where a value lies in a blob file, for which its public iterators
+// read each value instead, and how fast flushes and compactions may write. Used by native.rs alone; reads no value.
 //
 // It uses RocksDB's own headers, so that it is compiled against exactly the version that is linked (see build.rs); another
 // version fails the build. Nothing throws across the border: an exception, which is memory that cannot be had, ends the process.
@@ -15,10 +15,11 @@
 #include "db/column_family.h"
 #include "db/db_impl/db_impl.h"
 #include "rocksdb/db.h"
+#include "rocksdb/rate_limiter.h"
 #include "rocksdb/version.h"
 
 // What is used here is RocksDB's own business: look at it again with another version.
-static_assert(ROCKSDB_MAJOR == 11 && ROCKSDB_MINOR == 8, "places.cc was written for RocksDB 11.8");
+static_assert(ROCKSDB_MAJOR == 11 && ROCKSDB_MINOR == 8, "native.cc was written for RocksDB 11.8");
 
 using namespace ROCKSDB_NAMESPACE;
 
@@ -122,4 +123,12 @@ char* ottla_places_error(void* handle) noexcept {
 }
 
 void ottla_places_error_free(char* text) noexcept { free(text); }
+
+// How fast flushes and compactions may write from now on, in bytes a second.
+void ottla_set_background_rate(rocksdb_t* db, int64_t bytes_per_second) noexcept {
+  auto limiter = db->rep->GetDBOptions().rate_limiter;
+  if (limiter != nullptr) {
+    limiter->SetBytesPerSecond(bytes_per_second);
+  }
+}
 }
