@@ -5,6 +5,7 @@ mod bad_luck;
 mod between;
 mod checks;
 mod cleaning;
+mod flushed;
 mod full_disk;
 mod gate;
 mod hostile;

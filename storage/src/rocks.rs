@@ -2,19 +2,19 @@
 //! `meta` with the views. Opened by `log.rs`'s callers, used through `Engine` only.
 //!
 //! It never retries a failed write or sync, never turns the WAL off, and it alone reads RocksDB's error text.
-//! Its options are in `rocks/options.rs`.
+//! Its options are in `rocks/options.rs`, and how room is given back in `rocks/room.rs`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB, DBRawIterator,
-    ErrorKind, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    ColumnFamilyDescriptor, DB, DBRawIterator, ErrorKind, FlushOptions, Options, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 
 use crate::disk::{Disk, Syncs};
@@ -28,25 +28,18 @@ mod native;
 mod options;
 mod pace;
 mod removal;
+mod room;
 mod value_files;
 
-use self::blobs::{Blobs, Place, Reader};
-use self::native::{Places, Value, set_background_rate};
+use self::blobs::{Blobs, OpenFiles, Place, Reader};
+use self::native::{Places, Value, background_rate, set_background_rate};
 pub use self::options::RocksOptions;
-use self::options::{
-    BLOB_FILE_BYTES, direct_io_works, log_options, meta_options, smaller_blob_files,
-};
+use self::options::{BLOB_FILE_BYTES, direct_io_works, log_options, meta_options};
 use self::pace::Pace;
 use self::removal::Removals;
 
 /// So many of the newest files of keys are more than compactions should leave; at 20 RocksDB slows writes down.
 const MANY_KEY_FILES: u64 = 8;
-
-/// A collection that has to move more is not held back, in bytes.
-const MUCH_MOVED: u64 = 1 << 30;
-
-/// After so many compactions without a collection files become larger again.
-const COMPACTIONS_TO_GROW: u64 = 1024;
 
 /// A scan offers the processor to others each time it has read so much. An append passes through several threads, each of
 /// which would wait for it until the scan is over.
@@ -196,15 +189,16 @@ impl RocksEngine {
             opened => opened?,
         };
         set_background_rate(&log, pace::CALM_RATE);
-        let blobs = Blobs::default();
+        // One counter numbers all files. Where it cannot be had, all count as older.
+        let open = Arc::new(OpenFiles::since(newest_wal(log.path()).unwrap_or(u64::MAX)));
         Ok(Self {
-            removals: Removals::new(log.path(), &blobs.open),
+            removals: Removals::new(log.path(), &open),
             log,
             meta,
             synced: Arc::default(),
             blob_file_bytes: AtomicU64::new(BLOB_FILE_BYTES),
             compactions: AtomicU64::new(0),
-            blobs,
+            blobs: Blobs::of(open),
             pace: Pace::default(),
         })
     }
@@ -270,40 +264,6 @@ impl RocksEngine {
         }
     }
 
-    /// A compaction that lets RocksDB's own ones run beside it: they keep writers from being slowed down.
-    fn beside() -> CompactOptions {
-        let mut options = CompactOptions::default();
-        options.set_exclusive_manual_compaction(false);
-        options
-    }
-
-    /// Whether compactions move values out of the share `age_cutoff` of blob files that is the oldest.
-    fn set_blob_gc(&self, age_cutoff: Option<f64>) -> Result<(), EngineError> {
-        let on = age_cutoff.is_some().to_string();
-        let cutoff = age_cutoff.unwrap_or(0.0).to_string();
-        let options = [
-            ("enable_blob_garbage_collection", on.as_str()),
-            ("blob_garbage_collection_age_cutoff", cutoff.as_str()),
-        ];
-        self.log
-            .set_options(&options)
-            .map_err(|error| classify(&error))
-    }
-
-    /// Does what may have RocksDB remove blob files.
-    fn while_removing(&self, work: impl FnOnce()) {
-        if !self.removals.are_needed() {
-            return work();
-        }
-        // What cannot be told is removed at once.
-        let numbers = self.value_files().unwrap_or_default().into_iter();
-        let kept = self
-            .removals
-            .keep(self.log.path(), numbers.map(|file| file.number));
-        work();
-        self.removals.release(kept);
-    }
-
     /// Whether flushes or compactions are behind. What cannot be told is taken for that.
     fn is_behind(&self, buffers: u64) -> bool {
         let waiting = self.number("rocksdb.num-immutable-mem-table").ok();
@@ -315,16 +275,6 @@ impl RocksEngine {
 
     fn set_rate(&self, bytes_per_second: i64) {
         set_background_rate(&self.log, bytes_per_second);
-    }
-
-    fn set_blob_file_bytes(&self, bytes: u64) -> Result<(), EngineError> {
-        if self.blob_file_bytes.swap(bytes, Ordering::Relaxed) == bytes {
-            return Ok(());
-        }
-        let bytes = bytes.to_string();
-        self.log
-            .set_options(&[("blob_file_size", bytes.as_str())])
-            .map_err(|error| classify(&error))
     }
 
     fn number(&self, property: &str) -> Result<u64, EngineError> {
@@ -565,55 +515,15 @@ impl Engine for RocksEngine {
     }
 
     fn compact(&self, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
-        if from < to {
-            self.while_removing(|| {
-                self.log
-                    .compact_range_opt(Some(from), Some(to), &Self::beside());
-            });
-        }
-        if self.compactions.fetch_add(1, Ordering::Relaxed) < COMPACTIONS_TO_GROW {
-            return Ok(());
-        }
-        self.compactions.store(0, Ordering::Relaxed);
-        let larger = 2 * self.blob_file_bytes.load(Ordering::Relaxed);
-        self.set_blob_file_bytes(larger.min(BLOB_FILE_BYTES))
+        self.compact_keys(from, to)
     }
 
     fn value_files(&self) -> Result<Vec<ValueFile>, EngineError> {
-        let text = self.log.property_value("rocksdb.sstables");
-        let text = text.map_err(|error| classify(&error))?.unwrap_or_default();
-        value_files::parse(&text)
-            .map_err(|line| EngineError::Io(format!("RocksDB tells of a blob file: {line}")))
+        self.list_value_files()
     }
 
     fn collect(&self, end: u64) -> Result<(), EngineError> {
-        // The compaction would flush what is in memory, whose files would count.
-        self.log.flush().map_err(|error| classify(&error))?;
-        let files = self.value_files()?;
-        let count = files.partition_point(|file| file.number < end);
-        if count == 0 {
-            return Ok(());
-        }
-        let moved = files[..count].iter().map(ValueFile::live_bytes);
-        if moved.sum::<u64>() > MUCH_MOVED {
-            self.pace.hurry(|rate| self.set_rate(rate));
-        }
-        // RocksDB multiplies by the number of files that there are when it begins, and rounds down: a bit more keeps the
-        // product on the right side, and a file or two that come meanwhile do not add one.
-        let share = (count as f64 + 0.25) / files.len() as f64;
-        self.set_blob_gc(Some(share.min(1.0)))?;
-        let mut options = Self::beside();
-        // Keys that are settled refer to old files, too.
-        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
-        self.while_removing(|| {
-            self.log
-                .compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
-        });
-        self.set_blob_gc(None)?;
-        self.compactions.store(0, Ordering::Relaxed);
-        let store_bytes = self.number("rocksdb.live-blob-file-size")?;
-        let bytes = self.blob_file_bytes.load(Ordering::Relaxed);
-        self.set_blob_file_bytes(smaller_blob_files(bytes, store_bytes))
+        self.empty_value_files(end)
     }
 
     fn space(&self) -> Result<Space, EngineError> {
@@ -644,7 +554,8 @@ impl Engine for RocksEngine {
             ("proven_sequence", self.synced.proven()),
             ("failed_slots", self.synced.failed_slots()),
         ];
-        of_rocks.chain(of_proof).collect()
+        let rate = ("background_rate", background_rate(&self.log));
+        of_rocks.chain(of_proof).chain([rate]).collect()
     }
 }
 

@@ -284,6 +284,8 @@ families! {
         "Compactions now running.";
     ROCKSDB_DELAYED_WRITE_RATE: Gauge "ottla_rocksdb_delayed_write_rate"
         "Bytes a second to which writes are slowed down, 0 if they are not.";
+    ROCKSDB_BACKGROUND_RATE: Gauge "ottla_rocksdb_background_rate"
+        "Bytes a second that flushes and compactions may write: little while they are not behind, without limit once they are.";
     ROCKSDB_WRITE_STOPPED: Gauge "ottla_rocksdb_write_stopped"
         "1 while RocksDB holds writes back.";
     ROCKSDB_BACKGROUND_ERRORS: Gauge "ottla_rocksdb_background_errors"
@@ -307,12 +309,13 @@ families! {
 }
 
 /// The properties the RocksDB engine reports, by the engine's name for them.
-pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 14] = [
+pub(crate) const ENGINE_PROPERTIES: [(&str, &Family); 15] = [
     ("memtable_bytes", &ROCKSDB_MEMTABLE_BYTES),
     ("immutable_memtables", &ROCKSDB_IMMUTABLE_MEMTABLES),
     ("running_flushes", &ROCKSDB_RUNNING_FLUSHES),
     ("running_compactions", &ROCKSDB_RUNNING_COMPACTIONS),
     ("delayed_write_rate", &ROCKSDB_DELAYED_WRITE_RATE),
+    ("background_rate", &ROCKSDB_BACKGROUND_RATE),
     ("write_stopped", &ROCKSDB_WRITE_STOPPED),
     ("background_errors", &ROCKSDB_BACKGROUND_ERRORS),
     ("blob_bytes", &ROCKSDB_BLOB_BYTES),

@@ -1,5 +1,6 @@
 //! A store with somebody between it and the log, who may hold a call up or fail it. The only wrapper of an engine;
-//! what it does to calls is said by a `Between`: a life that ends (`store.rs`), or a gate (`gate.rs`).
+//! what it does to calls is said by a `Between`: a life that ends (`store.rs`), a gate (`gate.rs`), or a flush
+//! (`flushed.rs`).
 
 use std::sync::Arc;
 
@@ -28,6 +29,14 @@ pub(super) trait Between: Send + Sync + 'static {
         engine.get(family, key)
     }
 
+    fn is_flushed(&self, engine: &dyn Engine, journal: u64) -> bool {
+        engine.is_flushed(journal)
+    }
+
+    fn begin_flush(&self, engine: &dyn Engine) {
+        engine.begin_flush();
+    }
+
     /// A scan from `start` on is over, after so many keys, but the log does not know yet.
     fn scanned(&self, _start: Start<'_>, _visited: u64) {}
 }
@@ -49,11 +58,10 @@ impl<B: Between> Engine for Through<B> {
         self.engine.journal()
     }
     fn is_flushed(&self, journal: u64) -> bool {
-        self.engine.is_flushed(journal)
+        self.between.is_flushed(self.engine.as_ref(), journal)
     }
-
     fn begin_flush(&self) {
-        self.engine.begin_flush();
+        self.between.begin_flush(self.engine.as_ref());
     }
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.between.get(self.engine.as_ref(), family, key)

@@ -103,16 +103,26 @@ const SENT_FILES: usize = 64 << 10;
 /// The files that are open, shared by all who read or send from them.
 #[derive(Debug, Default)]
 pub(super) struct OpenFiles {
+    /// Files below this number were there before the store was opened. An earlier process may have sent from them, and
+    /// what its sockets held outlives it.
+    first: u64,
     files: Mutex<HashMap<u64, Weak<File>>>,
     /// Those that were ever handed out to be sent from.
     sent: Mutex<HashSet<u64>>,
 }
 
 impl OpenFiles {
+    pub(super) fn since(first: u64) -> Self {
+        Self {
+            first,
+            ..Self::default()
+        }
+    }
+
     /// Whether parts of the file may be on their way to a client, even though nobody has it open.
     pub(super) fn was_sent(&self, number: u64) -> bool {
         let sent = lock(&self.sent);
-        sent.len() >= SENT_FILES || sent.contains(&number)
+        number < self.first || sent.len() >= SENT_FILES || sent.contains(&number)
     }
 
     pub(super) fn sends(&self, number: u64) {
@@ -226,8 +236,17 @@ impl Checked {
 /// What is known of blob files, by all scans together.
 #[derive(Debug, Default)]
 pub(super) struct Blobs {
-    pub(super) open: Arc<OpenFiles>,
+    open: Arc<OpenFiles>,
     checked: Mutex<Checked>,
+}
+
+impl Blobs {
+    pub(super) fn of(open: Arc<OpenFiles>) -> Self {
+        Self {
+            open,
+            checked: Mutex::default(),
+        }
+    }
 }
 
 /// Reads the values of one scan.
@@ -357,12 +376,13 @@ impl<'e> Reader<'e> {
     /// Asks the disk for the value, and from the second one on for what follows, before it is needed.
     fn ask(&mut self, file: &File, offset: u64, end: u64) {
         let is_cold = |at| read_from_memory(file, &mut [0], at) == Ok(false);
-        let (follows, far) = (self.follows, end + AHEAD_BYTES / 2);
+        let (follows, far) = (self.follows, end.saturating_add(AHEAD_BYTES / 2));
         self.follows = true;
+        let ahead = offset.saturating_add(AHEAD_BYTES);
         let to = if end > self.asked && is_cold(end - 1) {
-            if follows { offset + AHEAD_BYTES } else { end }
+            if follows { ahead } else { end }
         } else if follows && far > self.asked && is_cold(far) {
-            offset + AHEAD_BYTES
+            ahead
         } else {
             return;
         };

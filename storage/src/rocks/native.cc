@@ -131,4 +131,10 @@ void ottla_set_background_rate(rocksdb_t* db, int64_t bytes_per_second) noexcept
     limiter->SetBytesPerSecond(bytes_per_second);
   }
 }
+
+// The same as it is now; 0 without a limiter.
+int64_t ottla_background_rate(rocksdb_t* db) noexcept {
+  auto limiter = db->rep->GetDBOptions().rate_limiter;
+  return limiter == nullptr ? 0 : limiter->GetBytesPerSecond();
+}
 }

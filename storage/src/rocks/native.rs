@@ -48,6 +48,7 @@ unsafe extern "C" {
     fn ottla_places_error(places: *mut c_void) -> *mut c_char;
     fn ottla_places_error_free(text: *mut c_char);
     fn ottla_set_background_rate(db: *mut c_void, bytes_per_second: i64);
+    fn ottla_background_rate(db: *mut c_void) -> i64;
 }
 
 /// An iterator over the keys from `lower` to before `upper` as they are when it is made. As long as it lives, so do all
@@ -149,6 +150,13 @@ impl<'db> Places<'db> {
 pub(super) fn set_background_rate(db: &DB, bytes_per_second: i64) {
     // SAFETY: the database is open.
     unsafe { ottla_set_background_rate(db.as_raw_ptr().cast(), bytes_per_second) }
+}
+
+/// How fast they may write now, in bytes a second; 0 without a rate limiter.
+pub(super) fn background_rate(db: &DB) -> u64 {
+    // SAFETY: the database is open.
+    let rate = unsafe { ottla_background_rate(db.as_raw_ptr().cast()) };
+    u64::try_from(rate).unwrap_or(0)
 }
 
 /// # Safety

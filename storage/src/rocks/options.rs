@@ -15,7 +15,8 @@ pub(super) const RECYCLED_LOGS: usize = 4;
 /// Values from this size on go to blob files, so that compaction and retention touch keys only.
 const MIN_BLOB_BYTES: u64 = 1024;
 
-/// Size of a blob file as long as values die together: a flush of one write buffer fills one.
+/// Most that a blob file takes as long as values die together: a flush fills one, of a write buffer that is full or at least
+/// half so.
 pub(super) const BLOB_FILE_BYTES: u64 = 256 << 20;
 
 /// Least size where a few values stay in files of many that died. A flush writes values in the order of their keys: in

@@ -15,7 +15,7 @@ pub(super) const CALM_RATE: i64 = 96 << 20;
 const LOOK_BYTES: i64 = 1 << 20;
 
 /// After it was behind, nothing is held back for so much more.
-const HURRY_BYTES: i64 = 256 << 20;
+pub(super) const HURRY_BYTES: i64 = 256 << 20;
 
 /// So many write buffers wait where flushes are behind: one is what a flush always has.
 pub(super) const WAITING: u64 = 2;

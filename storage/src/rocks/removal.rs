@@ -3,8 +3,8 @@
 //! milliseconds.
 //!
 //! Used by `rocks.rs`, which has files kept open while RocksDB removes some of them; a thread of its own shortens those bit by
-//! bit. Never one that still has a name, nor one that was ever sent from: what a socket took of it may be on its way still, in
-//! the very pages that a cut would clear. Elsewhere nothing is kept open.
+//! bit. Never one that still has a name, nor one that was ever sent from, or may have been by an earlier process: what a socket
+//! took of it may be on its way still, in the very pages that a cut would clear. Elsewhere nothing is kept open.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -19,7 +19,7 @@ use super::blobs::OpenFiles;
 use crate::waiters::lock;
 
 /// Kept open at most, the oldest first: they are what is removed most.
-const MOST_FILES: usize = 256;
+const MOST_FILES: usize = 128;
 
 /// Cut off at once, in bytes; more where there is so much that it would take minutes.
 const STEP_BYTES: u64 = 256 << 10;
@@ -233,16 +233,18 @@ mod tests {
     #[test]
     fn only_what_has_no_name_and_was_never_sent_is_shortened() {
         let dir = TempDir::new("removals");
-        let open = OpenFiles::default();
+        let open = OpenFiles::since(11);
         let size = 3 * STEP_BYTES + 1;
-        let [named, gone, sent] = [1, 2, 3].map(|number| made(&dir, number, size));
+        let files = [10, 11, 12, 13];
+        let [older, named, gone, sent] = files.map(|number| made(&dir, number, size));
         let removals = Removals::default();
-        let kept = removals.keep(dir.path(), [1, 2, 3, 99].into_iter());
-        assert_eq!(kept.len(), 3, "99 is not there");
-        assert!(removals.keep(dir.path(), [1, 2, 3].into_iter()).is_empty());
-        open.sends(3);
-        remove(&dir, 2);
-        remove(&dir, 3);
+        let kept = removals.keep(dir.path(), files.into_iter().chain([99]));
+        assert_eq!(kept.len(), 4, "99 is not there");
+        assert!(removals.keep(dir.path(), files.into_iter()).is_empty());
+        open.sends(13);
+        for number in [10, 12, 13] {
+            remove(&dir, number);
+        }
         let mut watched: Vec<_> = kept.into_iter().map(|kept| (kept, 0)).collect();
         let mut removed = VecDeque::new();
         for _ in 0..=MOST_LOOKS {
@@ -256,7 +258,7 @@ mod tests {
         }
         step(&mut removed, &open);
         assert!(removed.is_empty() && lock(&removals.all).is_empty());
-        assert_eq!((bytes(&named), bytes(&sent)), (size, size));
+        assert_eq!([older, named, sent].map(|file| bytes(&file)), [size; 3]);
     }
 
     #[test]

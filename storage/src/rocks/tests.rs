@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::options::RECYCLED_LOGS;
+use super::options::{RECYCLED_LOGS, smaller_blob_files};
 use super::*;
 use crate::conformance;
 use crate::directory::TempDir;
@@ -203,4 +203,35 @@ fn what_begins_to_be_flushed_becomes_durable_without_a_sync() {
     // Nothing was written since, so that this only waits for what is under way.
     engine.log.flush().expect("flushes");
     assert!(engine.is_flushed(journal));
+}
+
+#[test]
+fn background_writes_are_held_back_until_somebody_waits_for_a_flush() {
+    let dir = TempDir::new("rocks-pace");
+    let engine = RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens");
+    let rate = || {
+        let mut properties = engine.properties().into_iter();
+        properties.find(|(name, _)| *name == "background_rate")
+    };
+    let write = |bytes: usize| {
+        let mut ops = WriteOps::new();
+        ops.put(Family::Log, vec![1], vec![7; bytes]);
+        engine.write(&ops).expect("writes");
+    };
+    let calm = Some(("background_rate", pace::CALM_RATE as u64));
+    assert_eq!(rate(), calm);
+    write(1 << 10);
+    assert_eq!(rate(), calm);
+    engine.begin_flush();
+    assert_eq!(
+        rate(),
+        Some(("background_rate", options::UNLIMITED_RATE as u64))
+    );
+    for _ in 1..pace::HURRY_BYTES / (8 << 20) {
+        write(8 << 20);
+    }
+    // Nothing is behind at the next look.
+    engine.settle(true);
+    write(8 << 20);
+    assert_eq!(rate(), calm);
 }

@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_waits_for_a_thread_keeps_its_place_and_the_time_is_not_the_clients() {
         let dir = TempDir::new("bringing");
         let path = dir.path().join("stored");
