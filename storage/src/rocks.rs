@@ -34,12 +34,9 @@ mod value_files;
 use self::blobs::{Blobs, OpenFiles, Place, Reader};
 use self::native::{Places, Value, background_rate, set_background_rate};
 pub use self::options::RocksOptions;
-use self::options::{BLOB_FILE_BYTES, direct_io_works, log_options, meta_options};
+use self::options::{BLOB_FILE_BYTES, MANY_KEY_FILES, direct_io_works, log_options, meta_options};
 use self::pace::Pace;
 use self::removal::Removals;
-
-/// So many of the newest files of keys are more than compactions should leave; at 20 RocksDB slows writes down.
-const MANY_KEY_FILES: u64 = 8;
 
 /// A scan offers the processor to others each time it has read so much. An append passes through several threads, each of
 /// which would wait for it until the scan is over.

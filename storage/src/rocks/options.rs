@@ -12,6 +12,19 @@ pub(super) const WRITE_BUFFER_BYTES: usize = 32 << 20;
 /// Write-ahead logs that are kept to be used again; more become free at once only where flushes were behind.
 pub(super) const RECYCLED_LOGS: usize = 4;
 
+/// So many of the newest files of keys are compacted together.
+const KEY_FILES_TO_COMPACT: i32 = 8;
+
+/// So many of them are more than compactions should leave; at 20 RocksDB slows writes down.
+pub(super) const MANY_KEY_FILES: u64 = 12;
+
+/// What the newest files of keys are merged into, in bytes: all of it is rewritten each time, so that it is kept small. What is
+/// more goes on to larger levels, of which only a part is rewritten.
+const FIRST_LEVEL_BYTES: u64 = 8 << 20;
+
+/// A file of keys below the newest ones, in bytes.
+const KEY_FILE_BYTES: u64 = 1 << 20;
+
 /// Values from this size on go to blob files, so that compaction and retention touch keys only.
 const MIN_BLOB_BYTES: u64 = 1024;
 
@@ -111,6 +124,11 @@ pub(super) fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     db.set_enable_write_thread_adaptive_yield(false);
     db.set_wal_bytes_per_sync(0);
     db.set_manual_wal_flush(false);
+    // Files of keys are small, and the newest of them span all partitions: what they are merged into is rewritten each time.
+    db.set_level_zero_file_num_compaction_trigger(KEY_FILES_TO_COMPACT);
+    db.set_max_bytes_for_level_base(FIRST_LEVEL_BYTES);
+    db.set_max_bytes_for_level_multiplier(20.0);
+    db.set_target_file_size_base(KEY_FILE_BYTES);
     db.set_keep_log_file_num(4);
     db.set_max_open_files(512);
     db

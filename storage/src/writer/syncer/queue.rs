@@ -1,0 +1,284 @@
+//! What waits for the syncer: how far partitions were written, who waits for a sync of it, and when there is enough of it.
+//!
+//! Filled by the writer, emptied by the syncer (`syncer.rs`), which holds a sync back while those who were just answered come
+//! again: each sync begins with a page that the one before it wrote, so that fewer syncs write less. It never syncs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::keys::Handle;
+use crate::log::{Clock, Partition};
+use crate::waiters::lock;
+use crate::writer::Touched;
+
+/// A sync that has so much to write, in bytes, gains little by more.
+const ENOUGH_BYTES: usize = 64 << 10;
+
+/// The longest time that a sync is held back for more.
+const MOST_PATIENCE: Duration = Duration::from_micros(500);
+
+pub(super) type Ends = HashMap<Handle, Written>;
+
+/// How far a partition was written; `generation` tells apart logs before and after a truncation.
+pub(super) struct Written {
+    pub(super) partition: Arc<Partition>,
+    pub(super) generation: u64,
+    pub(super) end: i64,
+}
+
+/// The queue between the writer and the syncer.
+pub(super) struct Queue {
+    clock: Arc<dyn Clock>,
+    waiting: Mutex<Waiting>,
+    queued: Condvar,
+}
+
+struct Waiting {
+    written: Ends,
+    /// Bytes of it.
+    bytes: usize,
+    /// Batches among it whose sync somebody waits for.
+    wanted: usize,
+    /// So many of them are worth waking up for.
+    enough: usize,
+    deadline: Option<Duration>,
+    /// Half of the shortest time that anything in `written` has.
+    half: Duration,
+    closing: bool,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        Self {
+            written: HashMap::new(),
+            bytes: 0,
+            wanted: 0,
+            enough: 1,
+            deadline: None,
+            half: Duration::MAX,
+            closing: false,
+        }
+    }
+
+    /// Whether a sync is wanted that is not worth waiting with.
+    fn is_enough(&self) -> bool {
+        self.wanted >= self.enough || self.bytes >= ENOUGH_BYTES
+    }
+
+    /// Has the syncer wake up after `wait` at the latest; whether that is sooner than it would.
+    fn due_within(&mut self, now: Duration, wait: Duration) -> bool {
+        let due = now.saturating_add(wait);
+        let sooner = self.deadline.is_none_or(|deadline| due < deadline);
+        if sooner {
+            self.deadline = Some(due);
+        }
+        sooner
+    }
+
+    /// What there is to do, if it is time for it.
+    fn take(&mut self, now: Duration) -> Option<Round> {
+        let due = self.deadline.is_some_and(|deadline| deadline <= now);
+        let woken = if self.closing {
+            Woken::Closing
+        } else if self.wanted > 0 && (due || self.is_enough()) {
+            Woken::Wanted
+        } else if due {
+            Woken::Due
+        } else {
+            return None;
+        };
+        self.deadline = None;
+        Some(Round {
+            woken,
+            written: std::mem::take(&mut self.written),
+            bytes: std::mem::take(&mut self.bytes),
+            wanted: std::mem::take(&mut self.wanted),
+            half: std::mem::replace(&mut self.half, Duration::MAX),
+        })
+    }
+}
+
+/// Why the syncer woke up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// Somebody waits for a sync.
+    Wanted,
+    /// It is time for what nobody waits for.
+    Due,
+    /// The log closes.
+    Closing,
+}
+
+/// What the syncer has to do.
+pub(super) struct Round {
+    pub(super) woken: Woken,
+    pub(super) written: Ends,
+    pub(super) bytes: usize,
+    /// Batches whose sync somebody waits for.
+    pub(super) wanted: usize,
+    /// Half of the time that what nobody waits for has.
+    pub(super) half: Duration,
+}
+
+/// How the last sync went, by which the next one is held back.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Last {
+    /// Batches that were answered.
+    pub(super) wanted: usize,
+    pub(super) took: Duration,
+}
+
+impl Last {
+    /// No longer than half a sync: whoever is not answered sooner gets that back when the next one is not waited for.
+    fn patience(&self) -> Duration {
+        (self.took / 2).min(MOST_PATIENCE)
+    }
+}
+
+impl Queue {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            waiting: Mutex::new(Waiting::new()),
+            queued: Condvar::new(),
+        }
+    }
+
+    /// Hands over what was written with one write of `bytes`; nobody waits for it longer than `flush_ms`.
+    pub(super) fn add(&self, touched: Vec<Touched>, bytes: usize, flush_ms: i64) {
+        let wanted = touched.iter().filter(|touched| touched.needs_sync).count();
+        let mut waiting = lock(&self.waiting);
+        let mut any = false;
+        for touched in touched.into_iter().filter(|touched| touched.end > 0) {
+            any = true;
+            let entry = waiting
+                .written
+                .entry(touched.partition.handle())
+                .or_insert_with(|| Written {
+                    partition: touched.partition.clone(),
+                    generation: touched.generation,
+                    end: 0,
+                });
+            if entry.generation != touched.generation {
+                entry.generation = touched.generation;
+                entry.end = 0;
+            }
+            entry.end = entry.end.max(touched.end);
+        }
+        if !any {
+            return;
+        }
+        waiting.wanted += wanted;
+        waiting.bytes += bytes;
+        let half = Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0)) / 2;
+        waiting.half = waiting.half.min(half);
+        let sooner = waiting.due_within(self.clock.monotonic(), half);
+        let wake = sooner || (wanted > 0 && waiting.is_enough());
+        drop(waiting);
+        if wake {
+            self.queued.notify_one();
+        }
+    }
+
+    /// Has the syncer look again after `wait`.
+    pub(super) fn look_within(&self, wait: Duration) {
+        let now = self.clock.monotonic();
+        lock(&self.waiting).due_within(now, wait);
+    }
+
+    pub(super) fn close(&self) {
+        lock(&self.waiting).closing = true;
+        self.queued.notify_all();
+    }
+
+    /// Whoever waits in `wait_while` looks again.
+    pub(super) fn tell(&self) {
+        // Who waits for this news looks for it with the queue in hand.
+        drop(lock(&self.waiting));
+        self.queued.notify_all();
+    }
+
+    /// Waits while something holds that `tell` may change, for `most` at the most.
+    pub(super) fn wait_while(&self, most: Duration, holds: impl Fn() -> bool) {
+        let waiting = lock(&self.waiting);
+        let waited = self.queued.wait_timeout_while(waiting, most, |_| holds());
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until there is something to do.
+    pub(super) fn next_round(&self, last: Last) -> Round {
+        let mut waiting = lock(&self.waiting);
+        let patience = last.patience();
+        waiting.enough = if patience.is_zero() {
+            1
+        } else {
+            (last.wanted + waiting.wanted).max(1)
+        };
+        loop {
+            let now = self.clock.monotonic();
+            if let Some(round) = waiting.take(now) {
+                return round;
+            }
+            let until_due = waiting.deadline.map(|due| due.saturating_sub(now));
+            // Nobody wakes this thread for less than what is enough.
+            let patient = (waiting.enough > 1).then_some(patience);
+            let Some(wait) = until_due.into_iter().chain(patient).min() else {
+                let waited = self.queued.wait(waiting);
+                waiting = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let waited = self.queued.wait_timeout(waiting, wait);
+            let (back, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            waiting = back;
+            if waited.timed_out() {
+                waiting.enough = 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MICROS: fn(u64) -> Duration = Duration::from_micros;
+
+    #[test]
+    fn a_sync_is_held_back_for_half_of_the_last_one_and_never_for_long() {
+        let patience = |micros| {
+            let took = MICROS(micros);
+            Last { wanted: 3, took }.patience()
+        };
+        assert_eq!(Last::default().patience(), Duration::ZERO);
+        assert_eq!(patience(200), MICROS(100));
+        assert_eq!(patience(20_000), MOST_PATIENCE);
+    }
+
+    #[test]
+    fn as_many_as_there_were_or_much_is_enough() {
+        let mut waiting = Waiting::new();
+        (waiting.wanted, waiting.enough) = (2, 3);
+        assert!(waiting.take(Duration::ZERO).is_none());
+        waiting.bytes = ENOUGH_BYTES;
+        assert!(waiting.is_enough());
+        (waiting.bytes, waiting.wanted) = (0, 3);
+        let round = waiting.take(Duration::ZERO).expect("it is enough");
+        assert_eq!((round.woken, round.wanted), (Woken::Wanted, 3));
+        assert!(waiting.take(Duration::ZERO).is_none(), "it was taken");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_due_in_time_and_somebody_waiting_goes_with_it() {
+        let mut waiting = Waiting::new();
+        assert!(waiting.due_within(MICROS(10), MICROS(500)));
+        assert!(!waiting.due_within(MICROS(20), MICROS(500)));
+        assert!(waiting.take(MICROS(509)).is_none());
+        let round = waiting.take(MICROS(510)).expect("it is due");
+        assert_eq!(round.woken, Woken::Due);
+        assert!(waiting.due_within(MICROS(600), MICROS(500)));
+        (waiting.wanted, waiting.enough) = (1, 9);
+        let round = waiting.take(MICROS(1_100)).expect("it is due");
+        assert_eq!((round.woken, round.wanted), (Woken::Wanted, 1));
+    }
+}
