@@ -3,8 +3,11 @@
 //! connections. They never change, whatever happens to the log meanwhile: what a file holds stays as long as somebody has
 //! it open.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
@@ -25,11 +28,46 @@ pub enum Records {
 #[derive(Debug, Clone)]
 pub struct FileRecords {
     /// The file, open to be read.
-    pub file: Arc<File>,
+    pub file: Arc<StoredFile>,
     /// Where the part begins.
     pub position: u64,
     /// Bytes of it.
     pub size: usize,
+}
+
+/// A file of the store, open to be read. Whoever handed it out has checked what is to be read of it, and is told when it
+/// could not be read all the same.
+pub struct StoredFile {
+    file: File,
+    unreadable: Box<dyn Fn() + Send + Sync>,
+}
+
+impl StoredFile {
+    /// `unreadable` is called when something of the file could not be read.
+    pub fn new(file: File, unreadable: impl Fn() + Send + Sync + 'static) -> Self {
+        let unreadable = Box::new(unreadable);
+        Self { file, unreadable }
+    }
+}
+
+impl fmt::Debug for StoredFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.file.fmt(f)
+    }
+}
+
+impl Deref for StoredFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl AsFd for StoredFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 /// Distance of the bytes that are looked for in memory.
@@ -39,6 +77,11 @@ impl FileRecords {
     /// Whether the store has given the file up: it takes room on the disk only because somebody has it open.
     pub fn is_given_up(&self) -> bool {
         self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
+
+    /// Tells the store that something of it could not be read: it is checked again before it is handed out once more.
+    pub fn doubt(&self) {
+        (self.file.unreadable)();
     }
 
     /// Whether bytes `from..to` can be had without waiting for the disk, as far as a look at some of them tells. Yes where

@@ -19,7 +19,7 @@ use rustix::fs::Advice;
 use crate::blob::{RECORD_HEADER_BYTES, RecordHeader};
 use crate::engine::{HEAD_BYTES, Taken};
 use crate::error::EngineError;
-use crate::records::{FileRecords, read_from_memory};
+use crate::records::{FileRecords, StoredFile, read_from_memory};
 use crate::waiters::lock;
 
 /// Values from this size on stay in their file. Sending a smaller one from there costs more than the copy.
@@ -106,7 +106,7 @@ pub(super) struct OpenFiles {
     /// Files below this number were there before the store was opened. An earlier process may have sent from them, and
     /// what its sockets held outlives it.
     first: u64,
-    files: Mutex<HashMap<u64, Weak<File>>>,
+    files: Mutex<HashMap<u64, Weak<StoredFile>>>,
     /// Those that were ever handed out to be sent from.
     sent: Mutex<HashSet<u64>>,
 }
@@ -132,9 +132,15 @@ impl OpenFiles {
         }
     }
 
-    /// The file, and whether it may stay open for as long as a client takes.
-    fn open(&self, folder: &Path, place: &Place<'_>) -> Result<(Arc<File>, bool), EngineError> {
-        let open = |files: &HashMap<u64, Weak<File>>| files.get(&place.file)?.upgrade();
+    /// The file, and whether it may stay open for as long as a client takes. What cannot be read of it later on is
+    /// `checked` again.
+    fn open(
+        &self,
+        folder: &Path,
+        place: &Place<'_>,
+        checked: &Arc<Mutex<Checked>>,
+    ) -> Result<(Arc<StoredFile>, bool), EngineError> {
+        let open = |files: &HashMap<u64, Weak<StoredFile>>| files.get(&place.file)?.upgrade();
         if let Some(file) = open(&lock(&self.files)) {
             return Ok((file, true));
         }
@@ -146,7 +152,9 @@ impl OpenFiles {
             io::ErrorKind::NotFound => place.damaged("the file is not there"),
             _ => EngineError::Io(format!("{}: {error}", path.display())),
         })?;
-        let file = Arc::new(file);
+        let (number, checked) = (place.file, checked.clone());
+        let unreadable = move || lock(&checked).forget(number);
+        let file = Arc::new(StoredFile::new(file, unreadable));
         let mut files = lock(&self.files);
         if let Some(file) = open(&files) {
             return Ok((file, true));
@@ -192,6 +200,10 @@ impl Pages {
         words.resize(words.len() + more, 0);
         words[word] |= bit;
     }
+
+    fn forget(&mut self, file: u64) {
+        self.words -= self.files.remove(&file).map_or(0, |words| words.len());
+    }
 }
 
 /// What was found whole lately: since a moment, and in the time before that.
@@ -231,20 +243,26 @@ impl Checked {
             self.before.add(file, offset);
         }
     }
+
+    /// Something of the file could not be read: nothing of it is believed any more.
+    fn forget(&mut self, file: u64) {
+        self.now.forget(file);
+        self.before.forget(file);
+    }
 }
 
 /// What is known of blob files, by all scans together.
 #[derive(Debug, Default)]
 pub(super) struct Blobs {
     open: Arc<OpenFiles>,
-    checked: Mutex<Checked>,
+    checked: Arc<Mutex<Checked>>,
 }
 
 impl Blobs {
     pub(super) fn of(open: Arc<OpenFiles>) -> Self {
         Self {
             open,
-            checked: Mutex::default(),
+            checked: Arc::default(),
         }
     }
 }
@@ -256,7 +274,7 @@ pub(super) struct Reader<'e> {
     /// When the scan began, on a clock that never goes back.
     now: Duration,
     /// Number of the file, the file, and whether it may stay open.
-    file: Option<(u64, Arc<File>, bool)>,
+    file: Option<(u64, Arc<StoredFile>, bool)>,
     /// What was read of the file last, and where that begins.
     window: Vec<u8>,
     window_offset: u64,
@@ -313,13 +331,14 @@ impl<'e> Reader<'e> {
         Ok(Taken::in_memory(value))
     }
 
-    fn open(&mut self, place: &Place<'_>) -> Result<(Arc<File>, bool), EngineError> {
+    fn open(&mut self, place: &Place<'_>) -> Result<(Arc<StoredFile>, bool), EngineError> {
         if let Some((number, file, shared)) = &self.file
             && *number == place.file
         {
             return Ok((file.clone(), *shared));
         }
-        let (file, shared) = self.blobs.open.open(self.folder, place)?;
+        let Blobs { open, checked } = self.blobs;
+        let (file, shared) = open.open(self.folder, place, checked)?;
         self.file = Some((place.file, file.clone(), shared));
         self.window.clear();
         self.next_window = 0;

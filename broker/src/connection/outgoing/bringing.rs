@@ -79,6 +79,7 @@ mod tests {
     use std::sync::Arc;
 
     use ottla_storage::directory::TempDir;
+    use ottla_storage::records::StoredFile;
     use tokio::time::timeout;
 
     use super::*;
@@ -88,9 +89,9 @@ mod tests {
         let dir = TempDir::new("bringing");
         let path = dir.path().join("stored");
         std::fs::write(&path, [7; 1_000]).expect("writes");
-        let file = Arc::new(File::open(&path).expect("opens"));
+        let file = File::open(&path).expect("opens");
         let records = FileRecords {
-            file,
+            file: Arc::new(StoredFile::new(file, || {})),
             position: 0,
             size: 1_000,
         };

@@ -110,11 +110,25 @@ fn damage_is_told_within_a_minute_and_then_each_time() {
         let damaged = matches!(walked, Err(EngineError::Corruption(_)));
         assert!(damaged && found.len() == 2, "round {round}: {walked:?}");
     }
+    // What could not be read when it was sent is believed no longer.
+    damage(at, 7);
+    let later = began + 3 * BELIEVED;
+    let (found, walked) = walk_at(&engine, later);
+    assert_eq!(walked, Ok(()));
+    damage(at, 8);
+    assert_eq!(walk_at(&engine, later).1, Ok(()));
+    let Some(Records::File(records)) = found.first() else {
+        panic!("it lies in a file");
+    };
+    records.doubt();
+    let (found, walked) = walk_at(&engine, later);
+    let damaged = matches!(walked, Err(EngineError::Corruption(_)));
+    assert!(damaged && found.len() == 2, "{walked:?}");
     // What is in front of the value is looked at each time.
     damage(at, 7);
-    assert_eq!(walk_at(&engine, began + 2 * BELIEVED).1, Ok(()));
+    assert_eq!(walk_at(&engine, later).1, Ok(()));
     damage(30 + 100_036 + 33, 1);
-    let (found, walked) = walk_at(&engine, began + 2 * BELIEVED);
+    let (found, walked) = walk_at(&engine, later);
     let damaged = matches!(walked, Err(EngineError::Corruption(_)));
     assert!(damaged && found.len() == 1, "{walked:?}");
 }
@@ -150,6 +164,9 @@ fn what_was_checked_is_believed_for_half_a_minute_to_a_minute() {
     pages.add(1, last);
     pages.add(2, 0);
     assert!(pages.has(1, last) && !pages.has(2, 0));
+    pages.forget(1);
+    pages.add(2, 0);
+    assert!(!pages.has(1, last) && pages.has(2, 0));
 }
 
 #[test]
@@ -239,7 +256,11 @@ fn no_more_files_stay_open_than_may() {
         let path = dir.path().join(format!("{number:06}.blob"));
         std::fs::write(path, b"").expect("writes");
     }
-    let open_one = |number| open.open(dir.path(), &place(number)).expect("opens");
+    let checked = Arc::default();
+    let open_one = |number| {
+        let opened = open.open(dir.path(), &place(number), &checked);
+        opened.expect("opens")
+    };
     let mut held: Vec<_> = (0..OPEN_FILES as u64).map(open_one).collect();
     assert!(held.iter().all(|(_, shared)| *shared));
     let (same, shared) = open_one(5);
@@ -248,7 +269,8 @@ fn no_more_files_stay_open_than_may() {
     // Nobody sends from it any more.
     held.pop();
     assert!(open_one(all).1);
-    let missing = open.open(dir.path(), &place(all + 1)).map(|_| ());
+    let missing = open.open(dir.path(), &place(all + 1), &checked);
+    let missing = missing.map(|_| ());
     assert!(
         matches!(missing, Err(EngineError::Corruption(_))),
         "{missing:?}"
