@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::incoming::Frames;
-use self::outgoing::{Outgoing, PIECES};
+use self::outgoing::{GivingWay, Outgoing, PIECES};
 use crate::room::Held;
 use crate::router::{self, Answer, AnswerRoom, Order, Origin, Reply};
 
@@ -124,6 +124,7 @@ pub async fn serve(
     let mut connection = Connection {
         frames: Frames::new(read, limits),
         write,
+        giving_way: GivingWay::to(origin.broker.log.appends().clone()),
         origin,
         idle,
         stop,
@@ -143,6 +144,7 @@ pub async fn serve(
 struct Connection {
     frames: Frames<OwnedReadHalf>,
     write: OwnedWriteHalf,
+    giving_way: GivingWay,
     origin: Origin,
     idle: Duration,
     stop: CancellationToken,
@@ -310,7 +312,7 @@ impl Connection {
             }
         }
         if outgoing.pieces() > 0 {
-            let write = outgoing.write(&mut self.write);
+            let write = outgoing.write(&mut self.write, &mut self.giving_way);
             self.in_flight.beside(write).await?;
         }
         end

@@ -11,6 +11,7 @@ mod retain;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -113,6 +114,7 @@ pub struct Log {
     partitions: Arc<DashMap<PartitionId, Arc<Partition>>>,
     commands: mpsc::Sender<Command>,
     threads: Arc<Mutex<Option<writer::Threads>>>,
+    appends: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Log {
@@ -224,6 +226,7 @@ impl Log {
             partitions,
             commands,
             threads: Arc::new(Mutex::new(Some(threads))),
+            appends: Arc::default(),
         };
         if log.partition(PartitionId::METADATA).is_none() {
             writer::create_now(&log.shared, &[PartitionId::METADATA])?;
@@ -307,6 +310,7 @@ impl Log {
         entries: Vec<AppendEntry>,
         acks: Acks,
     ) -> Result<AppendAnswers, StorageError> {
+        self.appends.fetch_add(1, Ordering::Relaxed);
         let (pending, answers) = PendingAppend::new(entries.len());
         self.send(Command::Append {
             entries,
@@ -315,6 +319,11 @@ impl Log {
         })
         .await?;
         Ok(answers)
+    }
+
+    /// Counts what `append` was asked for since the log was opened, for whoever gives way to it.
+    pub fn appends(&self) -> &Arc<AtomicU64> {
+        &self.appends
     }
 
     /// Appends batches that the leader stamped, as its follower.

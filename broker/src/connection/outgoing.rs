@@ -20,12 +20,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
 use self::bringing::Bringing;
+pub(super) use self::giving_way::GivingWay;
 use self::socket::Socket;
 use super::Cause;
 use crate::room::{self, Held};
 use crate::router::{AnswerRoom, Sending};
 
 mod bringing;
+mod giving_way;
 mod socket;
 
 /// Longest time that answers may make no progress.
@@ -83,19 +85,27 @@ impl Outgoing {
     }
 
     /// Writes everything, with as few system calls as there can be.
-    pub(super) async fn write(self, socket: &mut impl Socket) -> Result<(), Cause> {
+    pub(super) async fn write(
+        self,
+        socket: &mut impl Socket,
+        giving_way: &mut GivingWay,
+    ) -> Result<(), Cause> {
         let in_files = |piece: &Records| matches!(piece, Records::File(_));
         if !self.pieces.iter().any(in_files) {
-            return self.write_pieces(socket).await;
+            return self.write_pieces(socket, giving_way).await;
         }
         // One call writes no more than one part of a file: without this each would end in a packet of its own.
         socket.gather(true);
-        let written = self.write_pieces(socket).await;
+        let written = self.write_pieces(socket, giving_way).await;
         socket.gather(false);
         written
     }
 
-    async fn write_pieces(mut self, socket: &mut impl Socket) -> Result<(), Cause> {
+    async fn write_pieces(
+        mut self,
+        socket: &mut impl Socket,
+        giving_way: &mut GivingWay,
+    ) -> Result<(), Cause> {
         let began = Instant::now();
         let all = WRITE_TIMEOUT + room::slowest(self.bytes);
         let mut progress = began;
@@ -137,6 +147,7 @@ impl Outgoing {
             };
             written += count;
             progress = Instant::now();
+            giving_way.wrote(count, progress).await;
         }
     }
 
@@ -166,8 +177,23 @@ impl Outgoing {
         }
     }
 
-    /// Sends what the socket takes of a part of a file from byte `from` on. Nothing is read for a client that takes nothing.
+    /// Sends what the socket takes of a part of a file from byte `from` on.
     async fn send_some(
+        &mut self,
+        socket: &mut impl Socket,
+        file: &FileRecords,
+        from: usize,
+    ) -> Result<usize, Failed> {
+        let sent = self.send_stored(socket, file, from).await;
+        if sent == Err(Failed::Store) {
+            // The next fetch is told where.
+            file.doubt();
+        }
+        sent
+    }
+
+    /// Nothing is read for a client that takes nothing.
+    async fn send_stored(
         &mut self,
         socket: &mut impl Socket,
         file: &FileRecords,
@@ -241,7 +267,7 @@ impl Outgoing {
 enum Failed {
     /// The client is not there any more.
     Socket,
-    /// What is stored cannot be read, or ends too early. A fetch that checks it again, within a minute, is told where.
+    /// What is stored cannot be read, or ends too early. The next fetch checks it again and is told where.
     Store,
 }
 

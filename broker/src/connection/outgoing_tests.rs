@@ -1,9 +1,12 @@
+use std::future::poll_fn;
 use std::io::Write;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use ottla_storage::directory::TempDir;
-use ottla_storage::records::FileRecords;
+use ottla_storage::records::{FileRecords, StoredFile};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -43,18 +46,25 @@ async fn pieces_are_written_whole_whatever_the_socket_takes() {
             theirs.read_to_end(&mut all).await.expect("reads");
             all
         });
-        outgoing.write(&mut ours).await.expect("writes");
+        outgoing
+            .write(&mut ours, &mut GivingWay::default())
+            .await
+            .expect("writes");
         drop(ours);
         assert_eq!(reader.await.expect("joins"), expected);
     }
 }
 
+fn stored(file: std::fs::File) -> Arc<StoredFile> {
+    Arc::new(StoredFile::new(file, || {}))
+}
+
 /// A file without a name.
-fn file(bytes: &[u8]) -> Arc<std::fs::File> {
+fn file(bytes: &[u8]) -> Arc<StoredFile> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let mut file = std::fs::File::from(rustix::fs::memfd_create("pieces", flags).expect("makes"));
     file.write_all(bytes).expect("writes");
-    Arc::new(file)
+    stored(file)
 }
 
 #[tokio::test]
@@ -62,9 +72,9 @@ async fn parts_of_files_come_between_what_is_in_memory_whatever_the_socket_takes
     let seed = 6;
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut stored = vec![0; 4 << 20];
-    rng.fill(&mut stored);
-    let file = file(&stored);
+    let mut bytes = vec![0; 4 << 20];
+    rng.fill(&mut bytes);
+    let file = file(&bytes);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("has one");
     for _ in 0..60 {
@@ -73,8 +83,8 @@ async fn parts_of_files_come_between_what_is_in_memory_whatever_the_socket_takes
             .map(|_| {
                 let most = [300, 300_000][rng.usize(0..2)];
                 let size = rng.usize(1..most);
-                let from = rng.usize(0..stored.len() - size);
-                let part = &stored[from..from + size];
+                let from = rng.usize(0..bytes.len() - size);
+                let part = &bytes[from..from + size];
                 expected.extend_from_slice(part);
                 if rng.bool() {
                     return Records::Memory(Bytes::copy_from_slice(part));
@@ -96,17 +106,29 @@ async fn parts_of_files_come_between_what_is_in_memory_whatever_the_socket_takes
             theirs.read_to_end(&mut all).await.expect("reads");
             all
         });
-        outgoing.write(&mut ours).await.expect("writes");
+        outgoing
+            .write(&mut ours, &mut GivingWay::default())
+            .await
+            .expect("writes");
         drop(ours);
         assert!(reader.await.expect("joins") == expected);
     }
 }
 
 #[tokio::test]
-async fn a_file_that_ends_too_early_ends_the_connection() {
+async fn a_file_that_ends_too_early_ends_the_connection_and_the_store_is_told() {
     let mut outgoing = Outgoing::default();
+    let dir = TempDir::new("outgoing-short");
+    let path = dir.path().join("stored");
+    std::fs::write(&path, [1; 1_000]).expect("writes");
+    let doubts = Arc::new(AtomicUsize::new(0));
+    let counts = doubts.clone();
+    let doubted = move || {
+        counts.fetch_add(1, Ordering::SeqCst);
+    };
+    let file = std::fs::File::open(&path).expect("opens");
     let records = FileRecords {
-        file: file(&[1; 1_000]),
+        file: Arc::new(StoredFile::new(file, doubted)),
         position: 500,
         size: 501,
     };
@@ -115,7 +137,11 @@ async fn a_file_that_ends_too_early_ends_the_connection() {
     let address = listener.local_addr().expect("has one");
     let (_theirs, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     let (_, mut ours) = accepted.expect("accepts").0.into_split();
-    assert_eq!(outgoing.write(&mut ours).await, Err("store_error"));
+    assert_eq!(
+        outgoing.write(&mut ours, &mut GivingWay::default()).await,
+        Err("store_error")
+    );
+    assert_eq!(doubts.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,7 +151,7 @@ async fn who_keeps_a_deleted_file_open_and_does_not_read_is_ended_soon() {
         let path = dir.path().join("stored");
         std::fs::write(&path, vec![1; 100 << 10]).expect("writes");
         let records = FileRecords {
-            file: Arc::new(std::fs::File::open(&path).expect("opens")),
+            file: stored(std::fs::File::open(&path).expect("opens")),
             position: 0,
             size: 100 << 10,
         };
@@ -136,7 +162,10 @@ async fn who_keeps_a_deleted_file_open_and_does_not_read_is_ended_soon() {
         }
         let (mut ours, _theirs) = tokio::io::duplex(1 << 10);
         let began = Instant::now();
-        assert_eq!(outgoing.write(&mut ours).await, Err("slow_reader"));
+        assert_eq!(
+            outgoing.write(&mut ours, &mut GivingWay::default()).await,
+            Err("slow_reader")
+        );
         let taken = began.elapsed().as_secs();
         let expected = if deleted { 1..2 } else { 60..62 };
         assert!(expected.contains(&taken), "after {taken} s");
@@ -145,17 +174,17 @@ async fn who_keeps_a_deleted_file_open_and_does_not_read_is_ended_soon() {
 
 #[tokio::test]
 async fn what_left_the_page_cache_is_sent_all_the_same() {
-    let mut stored = vec![0; 3 << 20];
-    fastrand::Rng::with_seed(7).fill(&mut stored);
+    let mut bytes = vec![0; 3 << 20];
+    fastrand::Rng::with_seed(7).fill(&mut bytes);
     let dir = TempDir::on_disk("outgoing-cold");
     let path = dir.path().join("stored");
-    std::fs::write(&path, &stored).expect("writes");
-    let file = Arc::new(std::fs::File::open(&path).expect("opens"));
+    std::fs::write(&path, &bytes).expect("writes");
+    let file = stored(std::fs::File::open(&path).expect("opens"));
     file.sync_all().expect("syncs");
     let records = FileRecords {
         file,
         position: 10,
-        size: stored.len() - 10,
+        size: bytes.len() - 10,
     };
     // A look has the system bring what it looks for, so that each one needs a new start.
     let forgotten = (0..10).any(|_| {
@@ -182,9 +211,39 @@ async fn what_left_the_page_cache_is_sent_all_the_same() {
         theirs.read_to_end(&mut all).await.expect("reads");
         all
     });
-    outgoing.write(&mut ours).await.expect("writes");
+    outgoing
+        .write(&mut ours, &mut GivingWay::default())
+        .await
+        .expect("writes");
     drop(ours);
-    assert!(reader.await.expect("joins") == stored[10..]);
+    assert!(reader.await.expect("joins") == bytes[10..]);
+}
+
+#[tokio::test]
+async fn others_have_their_turn_after_each_large_piece_while_somebody_appends() {
+    let file = file(&[1; 100_000]);
+    for (appending, turns) in [(false, 0..2), (true, 40..50)] {
+        let mut outgoing = Outgoing::default();
+        let piece = Records::File(FileRecords {
+            file: file.clone(),
+            position: 0,
+            size: 100_000,
+        });
+        outgoing.push(vec![piece; 40], AnswerRoom::default(), None);
+        let (mut ours, _theirs) = tokio::io::duplex(8 << 20);
+        let appends = Arc::new(AtomicU64::new(0));
+        let mut giving_way = GivingWay::to(appends.clone());
+        appends.store(u64::from(appending), Ordering::SeqCst);
+        let mut others = 0;
+        let mut write = pin!(outgoing.write(&mut ours, &mut giving_way));
+        let written = poll_fn(|cx| {
+            let written = write.as_mut().poll(cx);
+            others += usize::from(written.is_pending());
+            written
+        });
+        written.await.expect("writes");
+        assert!(turns.contains(&others), "{others} while {appending}");
+    }
 }
 
 const PIECE: usize = 256 << 10;
@@ -204,7 +263,8 @@ async fn room_is_given_back_with_what_is_written() {
     let room = Room::new(8 * PIECE);
     let outgoing = two_answers(&room).await;
     let (mut ours, mut theirs) = tokio::io::duplex(1 << 10);
-    let writer = tokio::spawn(async move { outgoing.write(&mut ours).await });
+    let writer =
+        tokio::spawn(async move { outgoing.write(&mut ours, &mut GivingWay::default()).await });
     let mut read = vec![0; 3 * PIECE];
     theirs.read_exact(&mut read).await.expect("three pieces");
     let free = room.take(2 * PIECE).await.expect("of the first two");
@@ -227,7 +287,7 @@ async fn who_does_not_read_has_a_minute_while_nobody_wants_the_room() {
     let outgoing = two_answers(&room).await;
     let (mut ours, _theirs) = tokio::io::duplex(1 << 10);
     let began = Instant::now();
-    let ended = outgoing.write(&mut ours).await;
+    let ended = outgoing.write(&mut ours, &mut GivingWay::default()).await;
     assert_eq!(ended, Err("slow_reader"));
     let taken = began.elapsed().as_secs();
     assert!((60..62).contains(&taken), "after {taken} s");
@@ -240,7 +300,8 @@ async fn who_does_not_read_is_ended_soon_when_others_want_the_room() {
     let outgoing = two_answers(&room).await;
     let (mut ours, _theirs) = tokio::io::duplex(1 << 10);
     let began = Instant::now();
-    let (ended, waited) = tokio::join!(outgoing.write(&mut ours), room.take(1));
+    let mut giving_way = GivingWay::default();
+    let (ended, waited) = tokio::join!(outgoing.write(&mut ours, &mut giving_way), room.take(1));
     assert_eq!(ended, Err("slow_reader"));
     waited.expect("room");
     let taken = began.elapsed();
@@ -259,7 +320,10 @@ async fn a_few_bytes_now_and_then_do_not_keep_an_answer_for_ever() {
         }
     });
     let began = Instant::now();
-    assert_eq!(outgoing.write(&mut ours).await, Err("slow_reader"));
+    assert_eq!(
+        outgoing.write(&mut ours, &mut GivingWay::default()).await,
+        Err("slow_reader")
+    );
     // 2 MiB at the lowest rate take 8 s.
     let taken = began.elapsed().as_secs();
     assert!((68..70).contains(&taken), "after {taken} s");
@@ -283,7 +347,8 @@ async fn who_reads_at_the_least_rate_is_not_ended_though_others_wait() {
         // More than is free before the end.
         room.take(8 * PIECE).await.expect("room");
     };
-    let (written, ()) = tokio::join!(outgoing.write(&mut ours), waits);
+    let mut giving_way = GivingWay::default();
+    let (written, ()) = tokio::join!(outgoing.write(&mut ours, &mut giving_way), waits);
     written.expect("all");
     reader.await.expect("joins");
 }

@@ -1,0 +1,82 @@
+//! Large answers offer the processor to others in between, while somebody appends: sending megabytes keeps a thread busy
+//! for milliseconds, and an append goes through several threads, each of which would wait that long. Used by `outgoing.rs`;
+//! it waits for nobody, and where only readers are it does nothing, since that costs a sixth of what they read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Offered again after so much was written, in bytes.
+const OFFER_BYTES: usize = 64 << 10;
+
+/// After an append others are expected for so long.
+const LATELY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Default)]
+pub(in crate::connection) struct GivingWay {
+    /// Counts appends.
+    appends: Arc<AtomicU64>,
+    /// What it was when it was looked at, and until when more are expected.
+    seen: u64,
+    until: Option<Instant>,
+    /// Bytes since then.
+    bytes: usize,
+}
+
+impl GivingWay {
+    /// To those whom `appends` counts.
+    pub(in crate::connection) fn to(appends: Arc<AtomicU64>) -> Self {
+        Self {
+            seen: appends.load(Ordering::Relaxed),
+            appends,
+            until: None,
+            bytes: 0,
+        }
+    }
+
+    /// Notes that `count` bytes were written, and lets others go first if it is time.
+    pub(super) async fn wrote(&mut self, count: usize, now: Instant) {
+        if self.is_time(count, now) {
+            // To other threads that want this processor, and to what this thread has to do besides.
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn is_time(&mut self, count: usize, now: Instant) -> bool {
+        self.bytes += count;
+        if self.bytes < OFFER_BYTES {
+            return false;
+        }
+        self.bytes = 0;
+        let appends = self.appends.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.seen, appends) != appends {
+            self.until = Some(now + LATELY);
+        }
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_go_first_after_each_large_piece_for_a_while_after_an_append() {
+        let appends = Arc::new(AtomicU64::new(7));
+        let mut giving_way = GivingWay::to(appends.clone());
+        let now = Instant::now();
+        assert!(!giving_way.is_time(10 * OFFER_BYTES, now), "nobody appends");
+        appends.fetch_add(1, Ordering::Relaxed);
+        assert!(!giving_way.is_time(OFFER_BYTES - 1, now));
+        assert!(giving_way.is_time(1, now));
+        assert!(!giving_way.is_time(1, now));
+        let last = now + LATELY - Duration::from_millis(1);
+        assert!(giving_way.is_time(OFFER_BYTES, last));
+        assert!(!giving_way.is_time(OFFER_BYTES, now + LATELY));
+        appends.fetch_add(1, Ordering::Relaxed);
+        assert!(giving_way.is_time(OFFER_BYTES, now + LATELY));
+    }
+}
