@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ottla_protocol::frame::FrameLimits;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -172,6 +173,9 @@ async fn one(stream: TcpStream, origin: Origin, counted: Counted, stop: Cancella
     if let Err(error) = set_buffers(&socket, &broker.config) {
         tracing::debug!(%peer, %error, "cannot set the size of a socket's buffers");
     }
+    if let Err(error) = do_not_pace_on_this_host(&stream) {
+        tracing::debug!(%peer, %error, "answers to a client on this host stay paced");
+    }
     let limits = FrameLimits::new(broker.config.socket_request_max_bytes);
     let idle = broker
         .config
@@ -197,6 +201,18 @@ async fn one(stream: TcpStream, origin: Origin, counted: Counted, stop: Cancella
     }
     drop(open);
     drop(counted);
+}
+
+/// BBR sends by a timer for each 64 KiB, which between two processes of one host costs twice the processor's time and gains
+/// nothing: there is no network to share. Reno is in every kernel, and without losses it never slows down.
+fn do_not_pace_on_this_host(stream: &TcpStream) -> std::io::Result<()> {
+    if stream.peer_addr()?.ip() != stream.local_addr()?.ip() {
+        return Ok(());
+    }
+    if sockopt::tcp_congestion(stream)?.starts_with("bbr") {
+        sockopt::set_tcp_congestion(stream, "reno")?;
+    }
+    Ok(())
 }
 
 /// Where sizes are configured: small buffers bound what a client that does not read costs.
@@ -234,6 +250,29 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
+    }
+
+    #[tokio::test]
+    async fn answers_are_not_paced_on_this_host() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("has one");
+        for client in ["127.0.0.1:0", "127.0.0.2:0"] {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.bind(client.parse().expect("parses")).expect("binds");
+            let (theirs, accepted) = tokio::join!(socket.connect(address), listener.accept());
+            let (_theirs, ours) = (theirs.expect("connects"), accepted.expect("accepts").0);
+            let now = || sockopt::tcp_congestion(&ours).expect("tells");
+            // Where the kernel has it.
+            let paced = sockopt::set_tcp_congestion(&ours, "bbr").is_ok();
+            let before = now();
+            do_not_pace_on_this_host(&ours).expect("is set");
+            let expected = if paced && client.starts_with("127.0.0.1") {
+                "reno"
+            } else {
+                &before
+            };
+            assert_eq!(now(), expected, "{client}");
+        }
     }
 
     #[test]
