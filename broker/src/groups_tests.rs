@@ -59,12 +59,12 @@ async fn start(engine: &Arc<MemoryEngine>, forget_view: bool) -> Running {
 impl Running {
     /// Ends it; nothing that was not synced is left.
     async fn power_cut(self, engine: &MemoryEngine) {
-        engine.power_cut();
+        engine.power_off();
         self.stop.cancel();
         self.task.await.expect("ends");
-        // The store it closes on is as the power cut left it.
+        // What it could not write is what a power cut is about.
         let _ = self.log.close().await;
-        engine.power_cut();
+        engine.power_on();
     }
 
     async fn stop(self) {

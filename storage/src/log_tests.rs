@@ -82,9 +82,12 @@ impl Bench {
         Self::on(self.engine)
     }
 
-    /// A power cut: the log is opened anew on what was synced.
+    /// A power cut: the log is opened anew on what was synced, when the threads of the old one are gone.
     pub(crate) fn power_cut(self) -> Self {
-        self.engine.power_cut();
+        self.engine.power_off();
+        // What it could not write is what a power cut is about.
+        let _ = block(self.log.close());
+        self.engine.power_on();
         Self::on(self.engine)
     }
 

@@ -51,14 +51,28 @@ impl MemoryEngine {
 
     /// A power cut: everything not synced is gone, and a sync on its way fails. Injected faults end.
     pub fn power_cut(&self) {
+        self.power_off();
+        self.power_on();
+    }
+
+    /// The first half of a power cut: until the second one nothing is written or synced, whoever is still at work.
+    pub fn power_off(&self) {
         let mut state = self.lock();
         state.live = state.durable.clone();
         state.unsynced.clear();
         state.power_cuts += 1;
-        state.fail_writes = None;
-        state.fail_syncs = None;
+        let off = EngineError::Io("power cut".to_owned());
+        state.fail_writes = Some(off.clone());
+        state.fail_syncs = Some(off);
         state.syncs_held = false;
         self.released.notify_all();
+    }
+
+    /// The second half.
+    pub fn power_on(&self) {
+        let mut state = self.lock();
+        state.fail_writes = None;
+        state.fail_syncs = None;
     }
 
     /// Every write from now on fails with `error`; `None` ends it.
