@@ -114,7 +114,23 @@ pub struct Log {
     partitions: Arc<DashMap<PartitionId, Arc<Partition>>>,
     commands: mpsc::Sender<Command>,
     threads: Arc<Mutex<Option<writer::Threads>>>,
-    appends: Arc<AtomicU64>,
+    appends: Appends,
+}
+
+/// Counts the appends that a log was asked for since it was opened, for whoever gives way to them.
+#[derive(Debug, Clone, Default)]
+pub struct Appends(Arc<AtomicU64>);
+
+impl Appends {
+    /// One more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many there were.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl std::fmt::Debug for Log {
@@ -226,7 +242,7 @@ impl Log {
             partitions,
             commands,
             threads: Arc::new(Mutex::new(Some(threads))),
-            appends: Arc::default(),
+            appends: Appends::default(),
         };
         if log.partition(PartitionId::METADATA).is_none() {
             writer::create_now(&log.shared, &[PartitionId::METADATA])?;
@@ -310,7 +326,7 @@ impl Log {
         entries: Vec<AppendEntry>,
         acks: Acks,
     ) -> Result<AppendAnswers, StorageError> {
-        self.appends.fetch_add(1, Ordering::Relaxed);
+        self.appends.add();
         let (pending, answers) = PendingAppend::new(entries.len());
         self.send(Command::Append {
             entries,
@@ -321,8 +337,8 @@ impl Log {
         Ok(answers)
     }
 
-    /// Counts what `append` was asked for since the log was opened, for whoever gives way to it.
-    pub fn appends(&self) -> &Arc<AtomicU64> {
+    /// What `append` was asked for.
+    pub fn appends(&self) -> &Appends {
         &self.appends
     }
 

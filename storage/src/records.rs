@@ -1,5 +1,5 @@
 //! Stored batches on their way out of the broker: in memory, or where they lie in a file, from which they go to a socket
-//! without being read here (Kafka's `MemoryRecords` and `FileRecords`). Made by `log/reads.rs`, sent by the broker's
+//! without being kept in memory (Kafka's `MemoryRecords` and `FileRecords`). Made by `log/reads.rs`, sent by the broker's
 //! connections. They never change, whatever happens to the log meanwhile: what a file holds stays as long as somebody has
 //! it open.
 
@@ -70,9 +70,6 @@ impl AsFd for StoredFile {
     }
 }
 
-/// Distance of the bytes that are looked for in memory.
-const PROBE_BYTES: usize = 128 << 10;
-
 impl FileRecords {
     /// Whether the store has given the file up: it takes room on the disk only because somebody has it open.
     pub fn is_given_up(&self) -> bool {
@@ -84,14 +81,20 @@ impl FileRecords {
         (self.file.unreadable)();
     }
 
-    /// Whether bytes `from..to` can be had without waiting for the disk, as far as a look at some of them tells. Yes where
-    /// the file system does not tell: they were read not long ago, to check them.
-    pub fn is_in_memory(&self, from: usize, to: usize) -> bool {
-        let last = to.saturating_sub(1);
-        let between = (from + PROBE_BYTES..last).step_by(PROBE_BYTES);
-        between.chain([last]).all(|at| {
-            read_from_memory(&self.file, &mut [0], self.position + at as u64) != Ok(false)
-        })
+    /// Copies bytes from byte `from` on as far as they can be had without waiting for the disk, and says how many those were:
+    /// none or a part when the others are not in memory. All where the file system does not tell.
+    ///
+    /// # Errors
+    /// The file ends before byte `from`; where the file system does not tell, the disk's.
+    pub fn read_in_memory(&self, from: usize, into: &mut [u8]) -> io::Result<usize> {
+        let at = self.position + from as u64;
+        let mut slices = [IoSliceMut::new(into)];
+        match rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT) {
+            Ok(0) if !into.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => Ok(read),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(_) => self.file.read_exact_at(into, at).map(|()| into.len()),
+        }
     }
 
     /// Brings bytes `from..to` to memory. Blocks on the disk.
@@ -108,13 +111,14 @@ impl FileRecords {
         Ok(())
     }
 
-    /// Copies it to memory. May block on the disk.
+    /// Copies it to memory. May block on the disk. The store is told of what cannot be read.
     ///
     /// # Errors
     /// The disk's.
     pub fn read(&self) -> io::Result<Bytes> {
         let mut bytes = vec![0; self.size];
-        self.file.read_exact_at(&mut bytes, self.position)?;
+        let read = self.file.read_exact_at(&mut bytes, self.position);
+        read.inspect_err(|_| self.doubt())?;
         Ok(bytes.into())
     }
 }

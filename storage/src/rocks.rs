@@ -186,8 +186,7 @@ impl RocksEngine {
             opened => opened?,
         };
         set_background_rate(&log, pace::CALM_RATE);
-        // One counter numbers all files. Where it cannot be had, all count as older.
-        let open = Arc::new(OpenFiles::since(newest_wal(log.path()).unwrap_or(u64::MAX)));
+        let open = Arc::new(OpenFiles::default());
         Ok(Self {
             removals: Removals::new(log.path(), &open),
             log,

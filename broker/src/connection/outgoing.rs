@@ -3,9 +3,10 @@
 //!
 //! Owned by `connection.rs`, which gathers answers that are ready and has them written together. A client must make
 //! progress within `WRITE_TIMEOUT`, and take all of it at a least rate; one that reads slowly while others wait for long
-//! for the room that its answers hold, or for the disk that a deleted file takes, is ended sooner. Nothing is copied: what
-//! lies in a file goes from there to the socket (`outgoing/socket.rs`). A thread apart reads what is not in memory any more,
-//! so that no connection waits for the disk of another one.
+//! for the room that its answers hold, or for the disk that a deleted file takes, is ended sooner. What lies in files is
+//! gathered, each time the socket takes something, into a buffer of the thread (`outgoing/gathered.rs`): it takes no memory
+//! while a client is waited for. A thread apart reads what is not in memory any more, so that no connection waits for the disk
+//! of another one.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -15,11 +16,11 @@ use std::time::Duration;
 
 use ottla_protocol::fetch_response::Segment;
 use ottla_storage::records::{FileRecords, Records};
-use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
 use self::bringing::Bringing;
+use self::gathered::Gathered;
 pub(super) use self::giving_way::GivingWay;
 use self::socket::Socket;
 use super::Cause;
@@ -27,6 +28,7 @@ use crate::room::{self, Held};
 use crate::router::{AnswerRoom, Sending};
 
 mod bringing;
+mod gathered;
 mod giving_way;
 mod socket;
 
@@ -41,9 +43,6 @@ pub(super) const PIECES: usize = 64;
 
 /// Less is not worth giving back before the whole answer is written.
 const SHRINK_BYTES: usize = 64 << 10;
-
-/// Sent of a file at once, so that what is not in memory is noticed before it is waited for.
-const SEND_BYTES: usize = 256 << 10;
 
 /// Answers that are written together.
 #[derive(Debug, Default)]
@@ -86,22 +85,6 @@ impl Outgoing {
 
     /// Writes everything, with as few system calls as there can be.
     pub(super) async fn write(
-        self,
-        socket: &mut impl Socket,
-        giving_way: &mut GivingWay,
-    ) -> Result<(), Cause> {
-        let in_files = |piece: &Records| matches!(piece, Records::File(_));
-        if !self.pieces.iter().any(in_files) {
-            return self.write_pieces(socket, giving_way).await;
-        }
-        // One call writes no more than one part of a file: without this each would end in a packet of its own.
-        socket.gather(true);
-        let written = self.write_pieces(socket, giving_way).await;
-        socket.gather(false);
-        written
-    }
-
-    async fn write_pieces(
         mut self,
         socket: &mut impl Socket,
         giving_way: &mut GivingWay,
@@ -158,9 +141,8 @@ impl Outgoing {
         first: usize,
         from: usize,
     ) -> Result<usize, Failed> {
-        if let Some(Records::File(file)) = self.pieces.get(first) {
-            let file = file.clone();
-            return self.send_some(socket, &file, from).await;
+        if gathered::is_worth_it(self.pieces.range(first..)) {
+            return self.write_gathered(socket, first, from).await;
         }
         let in_memory = self.pieces.range(first..).map_while(|piece| match piece {
             Records::Memory(bytes) => Some(bytes),
@@ -177,43 +159,52 @@ impl Outgoing {
         }
     }
 
-    /// Sends what the socket takes of a part of a file from byte `from` on.
-    async fn send_some(
+    /// The same where parts of files are among it. Nothing is read for a client that takes nothing.
+    async fn write_gathered(
         &mut self,
         socket: &mut impl Socket,
-        file: &FileRecords,
+        first: usize,
         from: usize,
     ) -> Result<usize, Failed> {
-        let sent = self.send_stored(socket, file, from).await;
-        if sent == Err(Failed::Store) {
-            // The next fetch is told where.
-            file.doubt();
+        loop {
+            if !self.bringing.is_under_way() {
+                let mut gathered = Gathered::Bytes(0);
+                let pieces = &self.pieces;
+                let written = socket
+                    .write_with(|send| {
+                        gathered::with_buffer(|buffer| {
+                            gathered = gathered::gather(pieces.range(first..), from, buffer);
+                            match gathered {
+                                Gathered::Bytes(count) => send(&buffer[..count]),
+                                Gathered::OnDisk | Gathered::Unreadable => Ok(0),
+                            }
+                        })
+                    })
+                    .await;
+                match (gathered, written) {
+                    (Gathered::OnDisk, Ok(_)) => {}
+                    (Gathered::Unreadable, Ok(_)) => return Err(self.doubt(first)),
+                    (_, Ok(0) | Err(_)) => return Err(Failed::Socket),
+                    (Gathered::Bytes(_), Ok(count)) => return Ok(count),
+                }
+            }
+            let Some(Records::File(file)) = self.pieces.get(first) else {
+                unreachable!("only a part of a file can be on the disk");
+            };
+            let to = file.size.min(from + gathered::BYTES);
+            let brought = self.bringing.bring(file, from, to).await;
+            if brought.is_err() {
+                return Err(self.doubt(first));
+            }
         }
-        sent
     }
 
-    /// Nothing is read for a client that takes nothing.
-    async fn send_stored(
-        &mut self,
-        socket: &mut impl Socket,
-        file: &FileRecords,
-        from: usize,
-    ) -> Result<usize, Failed> {
-        socket.ready().await.map_err(|_| Failed::Socket)?;
-        let to = file.size.min(from + SEND_BYTES);
-        if self.bringing.is_under_way() || !file.is_in_memory(from, to) {
-            // The system would read it while this thread waits, and with it all others that it serves.
-            let brought = self.bringing.bring(file, from, to).await;
-            brought.map_err(|_| Failed::Store)?;
+    /// What piece `first` is a part of cannot be read: the next fetch is told where.
+    fn doubt(&self, first: usize) -> Failed {
+        for file in self.files(first..=first) {
+            file.doubt();
         }
-        match socket.send_file(file, from, to).await {
-            Ok(0) => Err(Failed::Store),
-            Ok(count) => Ok(count),
-            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
-                Err(Failed::Store)
-            }
-            Err(_) => Err(Failed::Socket),
-        }
+        Failed::Store
     }
 
     /// The parts of files among these pieces.

@@ -5,7 +5,7 @@
 //! for up to a minute, however many read it meanwhile: what damages a disk does so between two reads of it, and what is read
 //! again soon comes from memory. Nothing else is handed out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -97,39 +97,19 @@ impl Place<'_> {
 /// Files that are open to be sent from, at most. What lies in more of them is read into memory.
 const OPEN_FILES: usize = 256;
 
-/// Files that were ever sent from are known one by one up to so many; then all count as such.
-const SENT_FILES: usize = 64 << 10;
-
 /// The files that are open, shared by all who read or send from them.
 #[derive(Debug, Default)]
 pub(super) struct OpenFiles {
-    /// Files below this number were there before the store was opened. An earlier process may have sent from them, and
-    /// what its sockets held outlives it.
-    first: u64,
     files: Mutex<HashMap<u64, Weak<StoredFile>>>,
-    /// Those that were ever handed out to be sent from.
-    sent: Mutex<HashSet<u64>>,
 }
 
 impl OpenFiles {
-    pub(super) fn since(first: u64) -> Self {
-        Self {
-            first,
-            ..Self::default()
-        }
-    }
-
-    /// Whether parts of the file may be on their way to a client, even though nobody has it open.
-    pub(super) fn was_sent(&self, number: u64) -> bool {
-        let sent = lock(&self.sent);
-        number < self.first || sent.len() >= SENT_FILES || sent.contains(&number)
-    }
-
-    pub(super) fn sends(&self, number: u64) {
-        let mut sent = lock(&self.sent);
-        if sent.len() < SENT_FILES {
-            sent.insert(number);
-        }
+    /// Whether somebody sends from the file, or will. Once it is removed and not open, it never is again.
+    pub(super) fn has(&self, number: u64) -> bool {
+        let files = lock(&self.files);
+        files
+            .get(&number)
+            .is_some_and(|file| file.strong_count() > 0)
     }
 
     /// The file, and whether it may stay open for as long as a client takes. What cannot be read of it later on is
@@ -144,8 +124,6 @@ impl OpenFiles {
         if let Some(file) = open(&lock(&self.files)) {
             return Ok((file, true));
         }
-        // Before anybody has it. The scan keeps it from being removed meanwhile.
-        self.sends(place.file);
         // Not under the lock: a disk that hangs would stop those, too, whose files are open.
         let path = folder.join(format!("{:06}.blob", place.file));
         let file = File::open(&path).map_err(|error| match error.kind() {

@@ -3,8 +3,7 @@
 //! milliseconds.
 //!
 //! Used by `rocks.rs`, which has files kept open while RocksDB removes some of them; a thread of its own shortens those bit by
-//! bit. Never one that still has a name, nor one that was ever sent from, or may have been by an earlier process: what a socket
-//! took of it may be on its way still, in the very pages that a cut would clear. Elsewhere nothing is kept open.
+//! bit. Never one that still has a name, nor one that somebody sends from still. Elsewhere nothing is kept open.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -57,7 +56,7 @@ pub(super) struct Removals {
 }
 
 impl Removals {
-    /// For the blob files in `folder`, those that were sent from being known to `open`.
+    /// For the blob files in `folder`, those that are sent from being known to `open`.
     pub(super) fn new(folder: &Path, open: &Arc<OpenFiles>) -> Self {
         let needed = folder.metadata().is_ok_and(|folder| {
             std::fs::read_to_string("/proc/self/mountinfo")
@@ -167,12 +166,9 @@ fn look(watched: &mut Vec<(Kept, u32)>, removed: &mut VecDeque<Kept>) {
     }
 }
 
-/// Makes the first of the removed files a bit shorter. One that was sent from is closed, which clears no page.
+/// Makes the first of the removed files a bit shorter. One that is sent from is left to who does so.
 fn step(removed: &mut VecDeque<Kept>, open: &OpenFiles) {
-    while removed
-        .front()
-        .is_some_and(|kept| open.was_sent(kept.number))
-    {
+    while removed.front().is_some_and(|kept| open.has(kept.number)) {
         removed.pop_front();
     }
     let Some(first) = removed.front() else {
@@ -231,18 +227,19 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_no_name_and_was_never_sent_is_shortened() {
+    fn only_what_has_no_name_and_is_not_sent_from_is_shortened() {
         let dir = TempDir::new("removals");
-        let open = OpenFiles::since(11);
+        let open = OpenFiles::default();
         let size = 3 * STEP_BYTES + 1;
-        let files = [10, 11, 12, 13];
-        let [older, named, gone, sent] = files.map(|number| made(&dir, number, size));
+        let files = [11, 12, 13];
+        let [named, gone, sent] = files.map(|number| made(&dir, number, size));
         let removals = Removals::default();
         let kept = removals.keep(dir.path(), files.into_iter().chain([99]));
-        assert_eq!(kept.len(), 4, "99 is not there");
+        assert_eq!(kept.len(), 3, "99 is not there");
         assert!(removals.keep(dir.path(), files.into_iter()).is_empty());
-        open.sends(13);
-        for number in [10, 12, 13] {
+        let [once, sending] = [12, 13].map(|number| open.opened(dir.path(), number));
+        drop(once);
+        for number in [12, 13] {
             remove(&dir, number);
         }
         let mut watched: Vec<_> = kept.into_iter().map(|kept| (kept, 0)).collect();
@@ -258,7 +255,8 @@ mod tests {
         }
         step(&mut removed, &open);
         assert!(removed.is_empty() && lock(&removals.all).is_empty());
-        assert_eq!([older, named, sent].map(|file| bytes(&file)), [size; 3]);
+        assert_eq!([named, sent].map(|file| bytes(&file)), [size; 2]);
+        drop(sending);
     }
 
     #[test]

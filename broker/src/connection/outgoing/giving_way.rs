@@ -2,10 +2,9 @@
 //! for milliseconds, and an append goes through several threads, each of which would wait that long. Used by `outgoing.rs`;
 //! it waits for nobody, and where only readers are it does nothing, since that costs a sixth of what they read.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ottla_storage::log::Appends;
 use tokio::time::Instant;
 
 /// Offered again after so much was written, in bytes.
@@ -16,9 +15,8 @@ const LATELY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 pub(in crate::connection) struct GivingWay {
-    /// Counts appends.
-    appends: Arc<AtomicU64>,
-    /// What it was when it was looked at, and until when more are expected.
+    appends: Appends,
+    /// How many those were last, and until when more are expected.
     seen: u64,
     until: Option<Instant>,
     /// Bytes since then.
@@ -26,10 +24,10 @@ pub(in crate::connection) struct GivingWay {
 }
 
 impl GivingWay {
-    /// To those whom `appends` counts.
-    pub(in crate::connection) fn to(appends: Arc<AtomicU64>) -> Self {
+    /// To these.
+    pub(in crate::connection) fn to(appends: Appends) -> Self {
         Self {
-            seen: appends.load(Ordering::Relaxed),
+            seen: appends.count(),
             appends,
             until: None,
             bytes: 0,
@@ -51,7 +49,7 @@ impl GivingWay {
             return false;
         }
         self.bytes = 0;
-        let appends = self.appends.load(Ordering::Relaxed);
+        let appends = self.appends.count();
         if std::mem::replace(&mut self.seen, appends) != appends {
             self.until = Some(now + LATELY);
         }
@@ -65,18 +63,19 @@ mod tests {
 
     #[test]
     fn others_go_first_after_each_large_piece_for_a_while_after_an_append() {
-        let appends = Arc::new(AtomicU64::new(7));
+        let appends = Appends::default();
+        appends.add();
         let mut giving_way = GivingWay::to(appends.clone());
         let now = Instant::now();
         assert!(!giving_way.is_time(10 * OFFER_BYTES, now), "nobody appends");
-        appends.fetch_add(1, Ordering::Relaxed);
+        appends.add();
         assert!(!giving_way.is_time(OFFER_BYTES - 1, now));
         assert!(giving_way.is_time(1, now));
         assert!(!giving_way.is_time(1, now));
         let last = now + LATELY - Duration::from_millis(1);
         assert!(giving_way.is_time(OFFER_BYTES, last));
         assert!(!giving_way.is_time(OFFER_BYTES, now + LATELY));
-        appends.fetch_add(1, Ordering::Relaxed);
+        appends.add();
         assert!(giving_way.is_time(OFFER_BYTES, now + LATELY));
     }
 }

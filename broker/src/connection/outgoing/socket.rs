@@ -1,69 +1,55 @@
-//! What answers are written to: a TCP socket, which takes parts of files without a copy (`sendfile`). Used by `outgoing.rs`;
-//! it decides nothing.
+//! What answers are written to: a TCP socket, or in tests anything that is written to. Used by `outgoing.rs`, which says what
+//! to write only once it is known that something will be taken; it decides nothing.
 
 use std::io;
 
-use ottla_storage::records::FileRecords;
+use rustix::net::SendFlags;
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::tcp::OwnedWriteHalf;
 
+/// Hands bytes over, and says how many of them were taken: `WouldBlock` when there is no place.
+pub(super) type Send<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<usize>;
+
 pub(in crate::connection) trait Socket: AsyncWrite + Unpin {
-    /// Whether to wait with what does not fill a packet until there is more.
-    fn gather(&mut self, on: bool);
-
-    /// Waits until it takes something.
-    async fn ready(&mut self) -> io::Result<()>;
-
-    /// Sends of bytes `from..to` of `records` what the socket takes, and says how much that was.
-    async fn send_file(
+    /// Waits until something is taken, and has `write` send it, each time anew until it is taken or fails otherwise.
+    async fn write_with(
         &mut self,
-        records: &FileRecords,
-        from: usize,
-        to: usize,
+        write: impl FnMut(Send<'_>) -> io::Result<usize>,
     ) -> io::Result<usize>;
 }
 
 impl Socket for OwnedWriteHalf {
-    fn gather(&mut self, on: bool) {
-        // Without it there are more packets, and nothing else differs.
-        let _ = rustix::net::sockopt::set_tcp_cork(self.as_ref(), on);
-    }
-
-    async fn ready(&mut self) -> io::Result<()> {
-        self.writable().await
-    }
-
-    async fn send_file(
+    async fn write_with(
         &mut self,
-        records: &FileRecords,
-        from: usize,
-        to: usize,
+        mut write: impl FnMut(Send<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let stream = self.as_ref();
-        let mut position = records.position + from as u64;
-        let send = || {
-            rustix::fs::sendfile(stream, &records.file, Some(&mut position), to - from)
-                .map_err(io::Error::from)
-        };
-        stream.async_io(Interest::WRITABLE, send).await
+        // Without a signal where the client has gone.
+        let mut send = |bytes: &[u8]| Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?);
+        let write = || write(&mut send);
+        stream.async_io(Interest::WRITABLE, write).await
     }
 }
 
 #[cfg(test)]
 impl Socket for tokio::io::DuplexStream {
-    fn gather(&mut self, _on: bool) {}
-
-    async fn ready(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    async fn send_file(
+    async fn write_with(
         &mut self,
-        records: &FileRecords,
-        from: usize,
-        to: usize,
+        mut write: impl FnMut(Send<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let bytes = records.read()?;
-        tokio::io::AsyncWriteExt::write(self, &bytes[from..to]).await
+        use std::pin::Pin;
+        use std::task::Poll;
+
+        std::future::poll_fn(|cx| {
+            let mut send = |bytes: &[u8]| match Pin::new(&mut *self).poll_write(cx, bytes) {
+                Poll::Ready(written) => written,
+                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            };
+            match write(&mut send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                written => Poll::Ready(written),
+            }
+        })
+        .await
     }
 }

@@ -15,7 +15,8 @@ const BLOCK: usize = 1 << 20;
 const BLOCKS: usize = 1024;
 /// What direct writes must be aligned to, on any usual disk.
 const ALIGNMENT: usize = 4096;
-const SYNCS: usize = 2_000;
+const SMALL_SYNCS: usize = 2_000;
+const LARGE_SYNCS: usize = 4_000;
 
 /// Bytes per second of sequential `O_DIRECT` writes, 1 MiB at a time and one at a time, as `dd oflag=direct bs=1M`
 /// does. `None` where the file system knows no direct writes.
@@ -45,29 +46,61 @@ pub fn direct_write_rate(env: &Env, folder: &Path) -> io::Result<Option<f64>> {
     Ok(Some((BLOCK * BLOCKS) as f64 / seconds))
 }
 
-/// How long a write of 4 KiB and its fdatasync take: at the end of a growing file, and over old bytes.
-pub fn sync_times(env: &Env, folder: &Path) -> io::Result<(Quantiles, Quantiles)> {
-    let path = folder.join("disk-sync");
-    let mut file = File::create(&path)?;
-    let appending = syncs(env, &mut file)?;
-    file.seek(SeekFrom::Start(0))?;
-    let overwriting = syncs(env, &mut file)?;
-    drop(file);
-    std::fs::remove_file(&path)?;
-    Ok((appending, overwriting))
+/// How long a write and its fdatasync take.
+#[derive(Default)]
+pub struct SyncTimes {
+    /// 4 KiB at the end of a growing file.
+    pub small_appended: Quantiles,
+    /// 4 KiB over old bytes.
+    pub small_overwritten: Quantiles,
+    /// 1 MiB at the end of a growing file: what else the disk does while it is written to all the time.
+    pub large_appended: Quantiles,
 }
 
-fn syncs(env: &Env, file: &mut File) -> io::Result<Quantiles> {
-    let mut times = Quantiles::default();
-    let mut block = vec![0; 4096];
+impl SyncTimes {
+    /// Adds what the disk of `folder` takes.
+    pub fn measure(&mut self, env: &Env, folder: &Path) -> io::Result<()> {
+        let path = folder.join("disk-sync");
+        let mut file = File::create(&path)?;
+        syncs(
+            env,
+            &mut file,
+            4 << 10,
+            SMALL_SYNCS,
+            &mut self.small_appended,
+        )?;
+        file.seek(SeekFrom::Start(0))?;
+        syncs(
+            env,
+            &mut file,
+            4 << 10,
+            SMALL_SYNCS,
+            &mut self.small_overwritten,
+        )?;
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        syncs(env, &mut file, BLOCK, LARGE_SYNCS, &mut self.large_appended)?;
+        drop(file);
+        std::fs::remove_file(&path)
+    }
+}
+
+fn syncs(
+    env: &Env,
+    file: &mut File,
+    bytes: usize,
+    count: usize,
+    times: &mut Quantiles,
+) -> io::Result<()> {
+    let mut block = vec![0; bytes];
     fastrand::Rng::with_seed(1).fill(&mut block);
-    for _ in 0..SYNCS {
+    for _ in 0..count {
         let begin = env.monotonic();
         file.write_all(&block)?;
         file.sync_data()?;
         times.add(env.monotonic() - begin);
     }
-    Ok(times)
+    Ok(())
 }
 
 /// A disk is calm when so many small syncs in turn took no longer than `CALM_SYNC`; longer than `CALM_DEADLINE` nobody waits.

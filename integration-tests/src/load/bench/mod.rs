@@ -197,17 +197,14 @@ fn conditions(
 #[derive(Default)]
 struct Disk {
     direct: Vec<f64>,
-    appending: crate::load::Quantiles,
-    overwriting: crate::load::Quantiles,
+    syncs: disk::SyncTimes,
 }
 
 impl Disk {
     fn measure(&mut self, kit: &Kit) -> io::Result<()> {
         self.direct
             .extend(disk::direct_write_rate(&kit.env, kit.folder())?);
-        let (appending, overwriting) = disk::sync_times(&kit.env, kit.folder())?;
-        self.appending.merge(&appending);
-        self.overwriting.merge(&overwriting);
+        self.syncs.measure(&kit.env, kit.folder())?;
         for (name, value) in self.rows() {
             println!("disk: {name}: {value}");
         }
@@ -225,12 +222,13 @@ impl Disk {
             rate,
         )];
         for (name, times) in [
-            ("appended", &mut self.appending),
-            ("overwritten", &mut self.overwriting),
+            ("4 KiB appended", &mut self.syncs.small_appended),
+            ("4 KiB overwritten", &mut self.syncs.small_overwritten),
+            ("1 MiB appended", &mut self.syncs.large_appended),
         ] {
             let [p50, p99, worst] = [0.5, 0.99, 1.0].map(|share| number(times.ms(share)));
             rows.push((
-                format!("4 KiB {name} and fdatasync: p50 / p99 / worst ms"),
+                format!("{name} and fdatasync: p50 / p99 / worst ms"),
                 format!("{p50} / {p99} / {worst}"),
             ));
         }

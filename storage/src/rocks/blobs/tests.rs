@@ -134,6 +134,29 @@ fn damage_is_told_within_a_minute_and_then_each_time() {
 }
 
 #[test]
+fn what_cannot_be_copied_to_memory_is_checked_again() {
+    let dir = TempDir::new("blobs-copied");
+    let engine = filled(&dir, &[vec![1; 50_000], vec![2; 50_000]]);
+    let (found, walked) = walk(&engine);
+    assert_eq!((in_files(&found), walked), (2, Ok(())));
+    let blob = std::fs::OpenOptions::new()
+        .write(true)
+        .open(blob_file(&dir))
+        .expect("opens");
+    blob.set_len(80_000).expect("cuts");
+    // What is in front of the second value is there still.
+    assert_eq!(walk(&engine).1, Ok(()));
+    let [first, second] = found.try_into().expect("two");
+    assert_eq!(first.into_bytes().expect("reads"), vec![1; 50_000]);
+    assert_eq!(walk(&engine).1, Ok(()));
+    let error = second.into_bytes().map_err(|error| error.kind());
+    assert_eq!(error, Err(std::io::ErrorKind::UnexpectedEof));
+    let (found, walked) = walk(&engine);
+    let damaged = matches!(walked, Err(EngineError::Corruption(_)));
+    assert!(damaged && found.len() == 1, "{walked:?}");
+}
+
+#[test]
 fn what_was_checked_is_believed_for_half_a_minute_to_a_minute() {
     let seed = 43;
     println!("seed {seed}");
@@ -238,6 +261,20 @@ fn what_is_sent_from_a_file_stays_when_the_store_gives_it_up() {
     assert_eq!(in_files(&found), 4);
     for records in found {
         assert_eq!(records.into_bytes().expect("reads"), vec![9; 50_000]);
+    }
+}
+
+impl OpenFiles {
+    /// A file without values, as if some of it were to be sent.
+    pub(in crate::rocks) fn opened(&self, folder: &Path, number: u64) -> Arc<StoredFile> {
+        let place = Place {
+            key: &[],
+            file: number,
+            offset: 0,
+            size: 0,
+        };
+        let opened = self.open(folder, &place, &Arc::default());
+        opened.expect("opens").0
     }
 }
 
