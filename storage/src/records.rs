@@ -70,6 +70,9 @@ impl AsFd for StoredFile {
     }
 }
 
+/// Read at once of what is brought to memory.
+const BRING_BYTES: usize = 16 << 10;
+
 impl FileRecords {
     /// Whether the store has given the file up: it takes room on the disk only because somebody has it open.
     pub fn is_given_up(&self) -> bool {
@@ -85,7 +88,7 @@ impl FileRecords {
     /// none or a part when the others are not in memory. All where the file system does not tell.
     ///
     /// # Errors
-    /// The file ends before byte `from`; where the file system does not tell, the disk's.
+    /// The disk's, or that the file ends before byte `from`.
     pub fn read_in_memory(&self, from: usize, into: &mut [u8]) -> io::Result<usize> {
         let at = self.position + from as u64;
         let mut slices = [IoSliceMut::new(into)];
@@ -93,22 +96,30 @@ impl FileRecords {
             Ok(0) if !into.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => Ok(read),
             Err(Errno::AGAIN) => Ok(0),
-            Err(_) => self.file.read_exact_at(into, at).map(|()| into.len()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.file.read_exact_at(into, at).map(|()| into.len())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Brings bytes `from..to` to memory. Blocks on the disk.
+    /// Brings bytes `from..to` to memory, and answers the first ones, which may have left it again by then. Blocks on the disk.
     ///
     /// # Errors
     /// The disk's.
-    pub fn bring(&self, from: usize, to: usize) -> io::Result<()> {
-        let mut bytes = [0; 16 << 10];
-        for at in (from..to).step_by(bytes.len()) {
-            let left = (to - at).min(bytes.len());
-            self.file
-                .read_exact_at(&mut bytes[..left], self.position + at as u64)?;
+    pub fn bring(&self, from: usize, to: usize) -> io::Result<Vec<u8>> {
+        let read = |bytes: &mut [u8], at: usize| {
+            let at = self.position + at as u64;
+            self.file.read_exact_at(bytes, at)
+        };
+        let mut first = vec![0; to.saturating_sub(from).min(BRING_BYTES)];
+        read(&mut first, from)?;
+        let mut bytes = [0; BRING_BYTES];
+        for at in (from + first.len()..to).step_by(BRING_BYTES) {
+            let left = (to - at).min(BRING_BYTES);
+            read(&mut bytes[..left], at)?;
         }
-        Ok(())
+        Ok(first)
     }
 
     /// Copies it to memory. May block on the disk. The store is told of what cannot be read.

@@ -9,9 +9,12 @@
 //! of another one.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::IoSlice;
 use std::ops::RangeBounds;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ottla_protocol::fetch_response::Segment;
@@ -20,7 +23,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
 use self::bringing::Bringing;
-use self::gathered::Gathered;
+use self::gathered::{Appetite, Gathered};
 pub(super) use self::giving_way::GivingWay;
 use self::socket::Socket;
 use super::Cause;
@@ -51,6 +54,9 @@ pub(super) struct Outgoing {
     answers: VecDeque<Unsent>,
     bytes: usize,
     bringing: Bringing,
+    /// What was read last and may have left the memory again: what follows the bytes that are written.
+    brought: Vec<u8>,
+    appetite: Appetite,
 }
 
 /// An answer that is not written yet, or not all of it.
@@ -168,35 +174,48 @@ impl Outgoing {
     ) -> Result<usize, Failed> {
         loop {
             if !self.bringing.is_under_way() {
-                let mut gathered = Gathered::Bytes(0);
-                let pieces = &self.pieces;
-                let written = socket
-                    .write_with(|send| {
-                        gathered::with_buffer(|buffer| {
-                            gathered = gathered::gather(pieces.range(first..), from, buffer);
-                            match gathered {
-                                Gathered::Bytes(count) => send(&buffer[..count]),
-                                Gathered::OnDisk | Gathered::Unreadable => Ok(0),
-                            }
-                        })
-                    })
-                    .await;
-                match (gathered, written) {
-                    (Gathered::OnDisk, Ok(_)) => {}
-                    (Gathered::Unreadable, Ok(_)) => return Err(self.doubt(first)),
-                    (_, Ok(0) | Err(_)) => return Err(Failed::Socket),
-                    (Gathered::Bytes(_), Ok(count)) => return Ok(count),
+                let sent = poll_fn(|cx| self.poll_gathered(socket, (first, from), cx)).await?;
+                if let Some(count) = sent {
+                    self.brought.clear();
+                    return Ok(count);
                 }
             }
             let Some(Records::File(file)) = self.pieces.get(first) else {
                 unreachable!("only a part of a file can be on the disk");
             };
-            let to = file.size.min(from + gathered::BYTES);
-            let brought = self.bringing.bring(file, from, to).await;
-            if brought.is_err() {
-                return Err(self.doubt(first));
-            }
+            let to = file.size.min(from + gathered::MOST_BYTES);
+            self.brought = match self.bringing.bring(file, from, to).await {
+                Ok(bytes) => bytes,
+                Err(_) => return Err(self.doubt(first)),
+            };
         }
+    }
+
+    /// Gathers and sends once the socket takes something; `None` where the very next byte is not in memory.
+    fn poll_gathered(
+        &mut self,
+        socket: &mut impl Socket,
+        (first, from): (usize, usize),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<usize>, Failed>> {
+        if ready!(socket.poll_ready(cx)).is_err() {
+            return Poll::Ready(Err(Failed::Socket));
+        }
+        gathered::with_buffer(self.appetite.bytes(), |buffer| {
+            match gathered::gather(self.pieces.range(first..), from, &self.brought, buffer) {
+                Gathered::OnDisk => Poll::Ready(Ok(None)),
+                Gathered::Unreadable => Poll::Ready(Err(self.doubt(first))),
+                Gathered::Bytes(count) => {
+                    match ready!(Pin::new(socket).poll_write(cx, &buffer[..count])) {
+                        Ok(0) | Err(_) => Poll::Ready(Err(Failed::Socket)),
+                        Ok(taken) => {
+                            self.appetite.took(taken, count);
+                            Poll::Ready(Ok(Some(taken)))
+                        }
+                    }
+                }
+            }
+        })
     }
 
     /// What piece `first` is a part of cannot be read: the next fetch is told where.

@@ -1,5 +1,4 @@
 use std::future::poll_fn;
-use std::io::Write;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,12 +60,12 @@ fn stored(file: std::fs::File) -> Arc<StoredFile> {
     Arc::new(StoredFile::new(file, || {}))
 }
 
-/// A file without a name.
+/// A file without a name, on a disk rather than in memory.
 fn file(bytes: &[u8]) -> Arc<StoredFile> {
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let mut file = std::fs::File::from(rustix::fs::memfd_create("pieces", flags).expect("makes"));
-    file.write_all(bytes).expect("writes");
-    stored(file)
+    let dir = TempDir::on_disk("outgoing-pieces");
+    let path = dir.path().join("stored");
+    std::fs::write(&path, bytes).expect("writes");
+    stored(std::fs::File::open(&path).expect("opens"))
 }
 
 #[tokio::test]

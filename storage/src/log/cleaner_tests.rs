@@ -412,7 +412,10 @@ fn a_power_cut_in_the_middle_of_a_round_leaves_the_log_as_it_was_or_cleaner() {
                 break;
             }
         }
-        log.engine.power_cut();
+        log.engine.power_off();
+        drop(cleaning);
+        let _ = block(log.log.close());
+        log.engine.power_on();
         let (reopened, partition) = open(&log.engine);
         let log = Fixture {
             engine: log.engine.clone(),

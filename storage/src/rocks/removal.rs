@@ -3,9 +3,9 @@
 //! milliseconds.
 //!
 //! Used by `rocks.rs`, which has files kept open while RocksDB removes some of them; a thread of its own shortens those bit by
-//! bit. Never one that still has a name, nor one that somebody sends from still. Elsewhere nothing is kept open.
+//! bit. Never one that still has a name, and one that somebody sends from only afterwards. Elsewhere nothing is kept open.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -133,10 +133,10 @@ fn discards(mounts: &str, dev: u64) -> bool {
 /// Until nobody sends any more; what is left then goes at once.
 fn run(kept: &Receiver<Vec<Kept>>, open: &OpenFiles) {
     let mut watched: Vec<(Kept, u32)> = Vec::new();
-    let mut removed: VecDeque<Kept> = VecDeque::new();
+    let mut removed: Vec<Kept> = Vec::new();
     let mut since_look = Duration::ZERO;
+    let mut pause = LOOK;
     loop {
-        let pause = if removed.is_empty() { LOOK } else { PAUSE };
         let more = if watched.is_empty() && removed.is_empty() {
             kept.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
@@ -151,35 +151,37 @@ fn run(kept: &Receiver<Vec<Kept>>, open: &OpenFiles) {
             since_look = Duration::ZERO;
             look(&mut watched, &mut removed);
         }
-        step(&mut removed, open);
+        pause = if step(&mut removed, open) {
+            PAUSE
+        } else {
+            LOOK
+        };
     }
 }
 
 /// Moves what was removed from `watched` to `removed`, and forgets what was not for a while.
-fn look(watched: &mut Vec<(Kept, u32)>, removed: &mut VecDeque<Kept>) {
+fn look(watched: &mut Vec<(Kept, u32)>, removed: &mut Vec<Kept>) {
     for (file, looks) in std::mem::take(watched) {
         if file.file.metadata().is_ok_and(|file| file.nlink() == 0) {
-            removed.push_back(file);
+            removed.push(file);
         } else if looks < MOST_LOOKS {
             watched.push((file, looks + 1));
         }
     }
 }
 
-/// Makes the first of the removed files a bit shorter. One that is sent from is left to who does so.
-fn step(removed: &mut VecDeque<Kept>, open: &OpenFiles) {
-    while removed.front().is_some_and(|kept| open.has(kept.number)) {
-        removed.pop_front();
-    }
-    let Some(first) = removed.front() else {
-        return;
+/// Makes the first removed file that nobody sends from a bit shorter; whether there was one.
+fn step(removed: &mut Vec<Kept>, open: &OpenFiles) -> bool {
+    let Some(first) = removed.iter().position(|kept| !open.has(kept.number)) else {
+        return false;
     };
     let left = |kept: &Kept| kept.file.metadata().map_or(0, |file| file.len());
     let all: u64 = removed.iter().map(left).sum();
     let bytes = STEP_BYTES.max(all / MOST_STEPS);
-    if !matches!(shorten(&first.file, bytes), Ok(1..)) {
-        removed.pop_front();
+    if !matches!(shorten(&removed[first].file, bytes), Ok(1..)) {
+        removed.remove(first);
     }
+    true
 }
 
 /// Cuts so many bytes off the end and has the file system give them back now; tells what is left.
@@ -227,45 +229,50 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_no_name_and_is_not_sent_from_is_shortened() {
+    fn only_what_has_no_name_and_is_not_sent_from_any_more_is_shortened() {
         let dir = TempDir::new("removals");
         let open = OpenFiles::default();
         let size = 3 * STEP_BYTES + 1;
         let files = [11, 12, 13];
-        let [named, gone, sent] = files.map(|number| made(&dir, number, size));
+        let [sent, gone, named] = files.map(|number| made(&dir, number, size));
         let removals = Removals::default();
         let kept = removals.keep(dir.path(), files.into_iter().chain([99]));
         assert_eq!(kept.len(), 3, "99 is not there");
         assert!(removals.keep(dir.path(), files.into_iter()).is_empty());
-        let [once, sending] = [12, 13].map(|number| open.opened(dir.path(), number));
+        let [sending, once] = [11, 12].map(|number| open.opened(dir.path(), number));
         drop(once);
-        for number in [12, 13] {
+        for number in [11, 12] {
             remove(&dir, number);
         }
         let mut watched: Vec<_> = kept.into_iter().map(|kept| (kept, 0)).collect();
-        let mut removed = VecDeque::new();
+        let mut removed = Vec::new();
         for _ in 0..=MOST_LOOKS {
             assert!(!watched.is_empty());
             look(&mut watched, &mut removed);
         }
         assert!(watched.is_empty(), "what keeps its name is let go of");
-        for left in [2 * STEP_BYTES + 1, STEP_BYTES + 1, 1, 0] {
-            step(&mut removed, &open);
+        let lefts = [2 * STEP_BYTES + 1, STEP_BYTES + 1, 1, 0];
+        for left in lefts {
+            assert!(step(&mut removed, &open));
             assert_eq!(bytes(&gone), left);
         }
-        step(&mut removed, &open);
-        assert!(removed.is_empty() && lock(&removals.all).is_empty());
-        assert_eq!([named, sent].map(|file| bytes(&file)), [size; 2]);
+        assert!(!step(&mut removed, &open));
+        assert_eq!([bytes(&named), bytes(&sent)], [size; 2]);
         drop(sending);
+        for left in lefts {
+            assert!(step(&mut removed, &open));
+            assert_eq!(bytes(&sent), left);
+        }
+        assert!(!step(&mut removed, &open) && lock(&removals.all).is_empty());
     }
 
     #[test]
     fn very_much_takes_larger_steps() {
         let dir = TempDir::new("removals-large");
         let seen = made(&dir, 1, MOST_STEPS * 2 * STEP_BYTES);
-        let kept = Removals::default().keep(dir.path(), [1].into_iter());
+        let mut kept = Removals::default().keep(dir.path(), [1].into_iter());
         remove(&dir, 1);
-        step(&mut kept.into(), &OpenFiles::default());
+        assert!(step(&mut kept, &OpenFiles::default()));
         assert_eq!(bytes(&seen), (MOST_STEPS - 1) * 2 * STEP_BYTES);
     }
 

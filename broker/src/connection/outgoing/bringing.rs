@@ -16,7 +16,7 @@ static THREADS: Semaphore = Semaphore::const_new(16);
 pub(super) struct Bringing {
     threads: &'static Semaphore,
     /// What is read now, if anything, and since when it is waited for.
-    task: Option<(AbortOnDropHandle<io::Result<()>>, Instant)>,
+    task: Option<(AbortOnDropHandle<io::Result<Vec<u8>>>, Instant)>,
     waited: Duration,
 }
 
@@ -42,7 +42,7 @@ impl Bringing {
         self.waited + now.unwrap_or_default()
     }
 
-    /// Reads bytes `from..to`, or goes on waiting for what is read already.
+    /// Reads bytes `from..to`, or goes on waiting for what is read already. Answers the first few thousand of them.
     ///
     /// # Errors
     /// The disk's.
@@ -51,7 +51,7 @@ impl Bringing {
         file: &FileRecords,
         from: usize,
         to: usize,
-    ) -> io::Result<()> {
+    ) -> io::Result<Vec<u8>> {
         let threads = self.threads;
         let (task, since) = self.task.get_or_insert_with(|| {
             let file = file.clone();
@@ -110,7 +110,8 @@ mod tests {
         }
         assert!(bringing.is_under_way() && bringing.time() >= Duration::from_millis(60));
         threads.add_permits(1);
-        bringing.bring(&records, 0, 1_000).await.expect("reads");
+        let brought = bringing.bring(&records, 0, 1_000).await;
+        assert_eq!(brought.expect("reads"), vec![7; 1_000]);
         assert!(!bringing.is_under_way() && bringing.time() >= Duration::from_millis(60));
         assert_eq!(threads.available_permits(), 1);
         // Beyond the end: the file was cut.

@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use ottla_protocol::fetch_response::Segment;
 use ottla_storage::records::Records;
 
-/// What is gathered at once.
-pub(super) const BYTES: usize = 256 << 10;
+/// What is gathered at once: so much while a socket takes all of it, and no less than that.
+pub(super) const MOST_BYTES: usize = 256 << 10;
+const LEAST_BYTES: usize = 64 << 10;
 
 /// Pieces that are looked at.
 const PIECES: usize = 64;
@@ -28,6 +29,28 @@ pub(super) enum Gathered {
     Unreadable,
 }
 
+/// How much a socket is likely to take: what it does not is gathered again.
+#[derive(Debug)]
+pub(super) struct Appetite(usize);
+
+impl Default for Appetite {
+    fn default() -> Self {
+        Self(MOST_BYTES)
+    }
+}
+
+impl Appetite {
+    pub(super) fn bytes(&self) -> usize {
+        self.0
+    }
+
+    /// It took `taken` of the `offered` bytes.
+    pub(super) fn took(&mut self, taken: usize, offered: usize) {
+        let likely = if taken < offered { taken } else { 2 * self.0 };
+        self.0 = likely.clamp(LEAST_BYTES, MOST_BYTES);
+    }
+}
+
 /// Whether parts of files are among what can be gathered at once, and it does not begin with much that is in memory.
 pub(super) fn is_worth_it<'p>(pieces: impl Iterator<Item = &'p Records>) -> bool {
     let mut bytes = 0;
@@ -36,25 +59,27 @@ pub(super) fn is_worth_it<'p>(pieces: impl Iterator<Item = &'p Records>) -> bool
             return true;
         }
         bytes += piece.size();
-        if bytes >= BYTES {
+        if bytes >= MOST_BYTES {
             break;
         }
     }
     false
 }
 
-/// Calls `with` with the buffer of this thread.
-pub(super) fn with_buffer<T>(with: impl FnOnce(&mut [u8]) -> T) -> T {
+/// Calls `with` with so many bytes of the buffer of this thread, `MOST_BYTES` at the most.
+pub(super) fn with_buffer<T>(bytes: usize, with: impl FnOnce(&mut [u8]) -> T) -> T {
     BUFFER.with_borrow_mut(|buffer| {
-        buffer.resize(BYTES, 0);
-        with(buffer)
+        buffer.resize(MOST_BYTES, 0);
+        with(&mut buffer[..bytes])
     })
 }
 
-/// Fills `buffer` with `pieces`, but for the first `from` bytes, as far as they are in memory and there is place.
+/// Fills `buffer` with `pieces`, but for the first `from` bytes, as far as they are in memory and there is place. `brought`
+/// are the first bytes of that, in case that they left the memory again.
 pub(super) fn gather<'p>(
     pieces: impl Iterator<Item = &'p Records>,
     from: usize,
+    brought: &[u8],
     buffer: &mut [u8],
 ) -> Gathered {
     let (mut filled, mut from) = (0, from);
@@ -84,9 +109,12 @@ pub(super) fn gather<'p>(
         from = 0;
     }
     if filled == 0 {
-        Gathered::OnDisk
-    } else {
-        Gathered::Bytes(filled)
+        filled = brought.len().min(buffer.len());
+        buffer[..filled].copy_from_slice(&brought[..filled]);
+    }
+    match filled {
+        0 => Gathered::OnDisk,
+        filled => Gathered::Bytes(filled),
     }
 }
 
@@ -140,7 +168,7 @@ mod tests {
             let from = rng.usize(0..pieces[0].size());
             let mut buffer = vec![0; rng.usize(1..1_000)];
             let count = buffer.len().min(expected.len() - from);
-            let gathered = gather(pieces.iter(), from, &mut buffer);
+            let gathered = gather(pieces.iter(), from, &[], &mut buffer);
             assert_eq!(gathered, Gathered::Bytes(count));
             assert_eq!(buffer[..count], expected[from..from + count]);
         }
@@ -152,9 +180,78 @@ mod tests {
         let file = stored(&dir, &[1; 100]);
         let pieces = [part(&file, 0, 100), part(&file, 50, 60), part(&file, 0, 9)];
         let buffer = &mut [0; 1_000];
-        assert_eq!(gather(pieces.iter(), 0, buffer), Gathered::Bytes(150));
-        assert_eq!(gather(pieces[1..].iter(), 49, buffer), Gathered::Bytes(1));
-        assert_eq!(gather(pieces[1..].iter(), 50, buffer), Gathered::Unreadable);
+        assert_eq!(gather(pieces.iter(), 0, &[], buffer), Gathered::Bytes(150));
+        assert_eq!(
+            gather(pieces[1..].iter(), 49, &[], buffer),
+            Gathered::Bytes(1)
+        );
+        assert_eq!(
+            gather(pieces[1..].iter(), 50, &[], buffer),
+            Gathered::Unreadable
+        );
+    }
+
+    #[test]
+    fn what_left_the_memory_is_not_waited_for_and_goes_out_as_it_was_brought() {
+        let bytes: Vec<u8> = (0..1 << 20).map(|at: usize| (at % 251) as u8).collect();
+        let dir = TempDir::on_disk("gathered-cold");
+        let file = stored(&dir, &bytes);
+        file.sync_all().expect("syncs");
+        let pieces = [
+            Records::Memory(vec![7; 10].into()),
+            part(&file, 9, 1_000_000),
+        ];
+        let buffer = &mut [0; 1_000];
+        let forget = || {
+            let forgets = rustix::fs::Advice::DontNeed;
+            rustix::fs::fadvise(&**file, 0, None, forgets).expect("forgets");
+        };
+        // A look has the system bring what it looks for, so that each one needs a new start.
+        let cold = (0..10).any(|_| {
+            forget();
+            gather(pieces[1..].iter(), 5, &[], buffer) == Gathered::OnDisk
+        });
+        if !cold {
+            let mut byte = [0];
+            let byte = &mut [std::io::IoSliceMut::new(&mut byte)];
+            let nowait = rustix::io::ReadWriteFlags::NOWAIT;
+            let tells = rustix::io::preadv2(&**file, byte, 0, nowait);
+            assert_eq!(tells, Err(rustix::io::Errno::OPNOTSUPP));
+            return;
+        }
+        let before = (0..10).any(|_| {
+            forget();
+            gather(pieces.iter(), 0, &[], buffer) == Gathered::Bytes(10)
+        });
+        assert!(before, "what is in memory goes first");
+        let brought = (0..10).any(|_| {
+            forget();
+            gather(pieces[1..].iter(), 5, &bytes[14..114], buffer) == Gathered::Bytes(100)
+        });
+        assert!(brought && buffer[..100] == bytes[14..114]);
+        assert_eq!(
+            gather(pieces[1..].iter(), 5, &bytes[14..], buffer),
+            Gathered::Bytes(1_000)
+        );
+        assert_eq!(buffer[..], bytes[14..1_014]);
+    }
+
+    #[test]
+    fn a_socket_that_takes_little_is_offered_little_and_soon_more_again() {
+        let mut appetite = Appetite::default();
+        assert_eq!(appetite.bytes(), MOST_BYTES);
+        appetite.took(MOST_BYTES, MOST_BYTES);
+        assert_eq!(appetite.bytes(), MOST_BYTES);
+        appetite.took(100_000, MOST_BYTES);
+        assert_eq!(appetite.bytes(), 100_000);
+        appetite.took(1, 100_000);
+        assert_eq!(appetite.bytes(), LEAST_BYTES);
+        // The end of an answer says nothing against more.
+        appetite.took(5, 5);
+        assert_eq!(appetite.bytes(), 2 * LEAST_BYTES);
+        appetite.took(2 * LEAST_BYTES, 2 * LEAST_BYTES);
+        appetite.took(4 * LEAST_BYTES, 4 * LEAST_BYTES);
+        assert_eq!(appetite.bytes(), MOST_BYTES);
     }
 
     #[test]
@@ -163,8 +260,8 @@ mod tests {
         let file = part(&stored(&dir, &[1; 100]), 0, 100);
         let of = |size| Records::Memory(vec![0; size].into());
         assert!(is_worth_it([&file].into_iter()));
-        assert!(is_worth_it([&of(BYTES - 1), &file].into_iter()));
-        assert!(!is_worth_it([&of(BYTES), &file].into_iter()));
+        assert!(is_worth_it([&of(MOST_BYTES - 1), &file].into_iter()));
+        assert!(!is_worth_it([&of(MOST_BYTES), &file].into_iter()));
         assert!(!is_worth_it([&of(1), &of(2)].into_iter()));
         let many = vec![of(1); PIECES];
         assert!(!is_worth_it(many.iter().chain([&file])));

@@ -1,14 +1,15 @@
 //! Large answers offer the processor to others in between, while somebody appends: sending megabytes keeps a thread busy
 //! for milliseconds, and an append goes through several threads, each of which would wait that long. Used by `outgoing.rs`;
-//! it waits for nobody, and where only readers are it does nothing, since that costs a sixth of what they read.
+//! it waits for nobody. Where only readers are it lets them go on for long: giving way often costs a sixth of what they read.
 
 use std::time::Duration;
 
 use ottla_storage::log::Appends;
 use tokio::time::Instant;
 
-/// Offered again after so much was written, in bytes.
+/// Offered after each piece that brings what was written to so much, in bytes; and to so much where nobody appended lately.
 const OFFER_BYTES: usize = 64 << 10;
+const ALONE_BYTES: usize = 4 << 20;
 
 /// After an append others are expected for so long.
 const LATELY: Duration = Duration::from_millis(100);
@@ -19,8 +20,9 @@ pub(in crate::connection) struct GivingWay {
     /// How many those were last, and until when more are expected.
     seen: u64,
     until: Option<Instant>,
-    /// Bytes since then.
+    /// Bytes since then, and since others went first.
     bytes: usize,
+    alone: usize,
 }
 
 impl GivingWay {
@@ -31,6 +33,7 @@ impl GivingWay {
             appends,
             until: None,
             bytes: 0,
+            alone: 0,
         }
     }
 
@@ -45,6 +48,7 @@ impl GivingWay {
 
     fn is_time(&mut self, count: usize, now: Instant) -> bool {
         self.bytes += count;
+        self.alone += count;
         if self.bytes < OFFER_BYTES {
             return false;
         }
@@ -53,7 +57,12 @@ impl GivingWay {
         if std::mem::replace(&mut self.seen, appends) != appends {
             self.until = Some(now + LATELY);
         }
-        self.until.is_some_and(|until| now < until)
+        let appends_lately = self.until.is_some_and(|until| now < until);
+        let is_time = appends_lately || self.alone >= ALONE_BYTES;
+        if is_time {
+            self.alone = 0;
+        }
+        is_time
     }
 }
 
@@ -68,6 +77,9 @@ mod tests {
         let mut giving_way = GivingWay::to(appends.clone());
         let now = Instant::now();
         assert!(!giving_way.is_time(10 * OFFER_BYTES, now), "nobody appends");
+        assert!(giving_way.is_time(ALONE_BYTES, now), "it was long");
+        assert!(!giving_way.is_time(ALONE_BYTES - 1, now));
+        assert!(!giving_way.is_time(0, now), "not looked at again so soon");
         appends.add();
         assert!(!giving_way.is_time(OFFER_BYTES - 1, now));
         assert!(giving_way.is_time(1, now));

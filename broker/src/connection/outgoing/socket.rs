@@ -2,54 +2,25 @@
 //! to write only once it is known that something will be taken; it decides nothing.
 
 use std::io;
+use std::task::{Context, Poll};
 
-use rustix::net::SendFlags;
-use tokio::io::{AsyncWrite, Interest};
+use tokio::io::AsyncWrite;
 use tokio::net::tcp::OwnedWriteHalf;
 
-/// Hands bytes over, and says how many of them were taken: `WouldBlock` when there is no place.
-pub(super) type Send<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<usize>;
-
 pub(in crate::connection) trait Socket: AsyncWrite + Unpin {
-    /// Waits until something is taken, and has `write` send it, each time anew until it is taken or fails otherwise.
-    async fn write_with(
-        &mut self,
-        write: impl FnMut(Send<'_>) -> io::Result<usize>,
-    ) -> io::Result<usize>;
+    /// Ready when it takes something, as far as it can tell before.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 impl Socket for OwnedWriteHalf {
-    async fn write_with(
-        &mut self,
-        mut write: impl FnMut(Send<'_>) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        let stream = self.as_ref();
-        // Without a signal where the client has gone.
-        let mut send = |bytes: &[u8]| Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?);
-        let write = || write(&mut send);
-        stream.async_io(Interest::WRITABLE, write).await
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.as_ref().poll_write_ready(cx)
     }
 }
 
 #[cfg(test)]
 impl Socket for tokio::io::DuplexStream {
-    async fn write_with(
-        &mut self,
-        mut write: impl FnMut(Send<'_>) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        use std::pin::Pin;
-        use std::task::Poll;
-
-        std::future::poll_fn(|cx| {
-            let mut send = |bytes: &[u8]| match Pin::new(&mut *self).poll_write(cx, bytes) {
-                Poll::Ready(written) => written,
-                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-            };
-            match write(&mut send) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-                written => Poll::Ready(written),
-            }
-        })
-        .await
+    fn poll_ready(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }

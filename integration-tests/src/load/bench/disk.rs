@@ -61,7 +61,13 @@ impl SyncTimes {
     /// Adds what the disk of `folder` takes.
     pub fn measure(&mut self, env: &Env, folder: &Path) -> io::Result<()> {
         let path = folder.join("disk-sync");
-        let mut file = File::create(&path)?;
+        let measured = self.measure_file(env, &path);
+        std::fs::remove_file(&path)?;
+        measured
+    }
+
+    fn measure_file(&mut self, env: &Env, path: &Path) -> io::Result<()> {
+        let mut file = File::create(path)?;
         syncs(
             env,
             &mut file,
@@ -79,9 +85,7 @@ impl SyncTimes {
         )?;
         file.set_len(0)?;
         file.seek(SeekFrom::Start(0))?;
-        syncs(env, &mut file, BLOCK, LARGE_SYNCS, &mut self.large_appended)?;
-        drop(file);
-        std::fs::remove_file(&path)
+        syncs(env, &mut file, BLOCK, LARGE_SYNCS, &mut self.large_appended)
     }
 }
 
