@@ -39,31 +39,45 @@ impl GivingWay {
 
     /// Notes that `count` bytes were written, and lets others go first if it is time.
     pub(super) async fn wrote(&mut self, count: usize, now: Instant) {
-        if self.is_time(count, now) {
-            // To other threads that want this processor, and to what this thread has to do besides.
+        let first = self.goes_first(count, now);
+        if first == Some(Others::Appends) {
             std::thread::yield_now();
+        }
+        if first.is_some() {
             tokio::task::yield_now().await;
         }
     }
 
-    fn is_time(&mut self, count: usize, now: Instant) -> bool {
+    fn goes_first(&mut self, count: usize, now: Instant) -> Option<Others> {
         self.bytes += count;
         self.alone += count;
         if self.bytes < OFFER_BYTES {
-            return false;
+            return None;
         }
         self.bytes = 0;
         let appends = self.appends.count();
         if std::mem::replace(&mut self.seen, appends) != appends {
             self.until = Some(now + LATELY);
         }
-        let appends_lately = self.until.is_some_and(|until| now < until);
-        let is_time = appends_lately || self.alone >= ALONE_BYTES;
-        if is_time {
-            self.alone = 0;
-        }
-        is_time
+        let others = if self.until.is_some_and(|until| now < until) {
+            Others::Appends
+        } else if self.alone >= ALONE_BYTES {
+            Others::Connections
+        } else {
+            return None;
+        };
+        self.alone = 0;
+        Some(others)
     }
+}
+
+/// Who goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// Other threads that want this processor, and what this thread has to do besides.
+    Appends,
+    /// Only the latter: the system shares out its processors by itself.
+    Connections,
 }
 
 #[cfg(test)]
@@ -76,18 +90,20 @@ mod tests {
         appends.add();
         let mut giving_way = GivingWay::to(appends.clone());
         let now = Instant::now();
-        assert!(!giving_way.is_time(10 * OFFER_BYTES, now), "nobody appends");
-        assert!(giving_way.is_time(ALONE_BYTES, now), "it was long");
-        assert!(!giving_way.is_time(ALONE_BYTES - 1, now));
-        assert!(!giving_way.is_time(0, now), "not looked at again so soon");
+        assert_eq!(giving_way.goes_first(10 * OFFER_BYTES, now), None);
+        let long = giving_way.goes_first(ALONE_BYTES, now);
+        assert_eq!(long, Some(Others::Connections));
+        assert_eq!(giving_way.goes_first(ALONE_BYTES - 1, now), None);
+        assert_eq!(giving_way.goes_first(1, now), None, "not looked at so soon");
         appends.add();
-        assert!(!giving_way.is_time(OFFER_BYTES - 1, now));
-        assert!(giving_way.is_time(1, now));
-        assert!(!giving_way.is_time(1, now));
+        let mut appending = |count, now| giving_way.goes_first(count, now) == Some(Others::Appends);
+        assert!(!appending(OFFER_BYTES - 2, now));
+        assert!(appending(1, now));
+        assert!(!appending(1, now));
         let last = now + LATELY - Duration::from_millis(1);
-        assert!(giving_way.is_time(OFFER_BYTES, last));
-        assert!(!giving_way.is_time(OFFER_BYTES, now + LATELY));
+        assert!(appending(OFFER_BYTES, last));
+        assert!(!appending(OFFER_BYTES, now + LATELY));
         appends.add();
-        assert!(giving_way.is_time(OFFER_BYTES, now + LATELY));
+        assert!(appending(OFFER_BYTES, now + LATELY));
     }
 }
