@@ -1,8 +1,8 @@
 //! What a fetch reads, and the room that it takes until the client has it.
 //!
 //! Called by `fetch.rs`, which decides whether it is enough. What lies in memory is read first and never blocks; the rest
-//! is read where no other task waits for it. Every batch in memory of an answer counts, also one that is there anyway: it stays
-//! allocated for the client when memory lets go of it; what stays in its file does not. Room is asked for before anything is read from the disk, and a batch that
+//! is read off the async workers. Every batch in memory of an answer counts, also one that is there anyway: it stays allocated
+//! for the client when memory lets go of it; what stays in its file does not. Room is asked for before anything is read from the disk, and a batch that
 //! turns out to be larger is left there until its room is had; whoever waits for room holds none.
 
 use std::time::Duration;
@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Target;
 use crate::error::storage_error;
+use crate::handlers::apart;
 use crate::handlers::fetch_session::Wanted;
-use crate::handlers::in_place;
 use crate::room::{Held, LEAST_BYTES, Room};
 use crate::router::Ctx;
 
@@ -203,7 +203,7 @@ async fn read_with_room(
         };
         let log = ctx.broker.log.clone();
         let count = targets.len();
-        let read = in_place(move || {
+        let read = apart(move || {
             let turn = read_in_turn(&log, &targets, limit, most, Source::Store);
             (targets, turn)
         });
