@@ -1,4 +1,5 @@
-//! One connection's life: read frames, run them in order, answer in order. Started by `server.rs`.
+//! One connection's life: read frames, run them in order, answer in order. Started by `server.rs`, which moves it to a thread
+//! of its own once there is something to produce or fetch.
 //!
 //! Order (as clients rely on): only a produce overlaps a produce; any other request begins when all earlier
 //! ones are answered; nothing begins behind a parked fetch. Reading stops at `MAX_IN_FLIGHT` requests or
@@ -12,6 +13,7 @@ mod outgoing;
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -112,36 +114,21 @@ impl InFlight {
     }
 }
 
-/// Serves a connection to its end and says why it ended.
-pub async fn serve(
-    stream: TcpStream,
-    origin: Origin,
-    limits: FrameLimits,
-    idle: Duration,
-    stop: CancellationToken,
-) -> Cause {
-    let (read, write) = stream.into_split();
-    let mut connection = Connection {
-        frames: Frames::new(read, limits),
-        write,
-        giving_way: GivingWay::to(origin.broker.log.appends().clone()),
-        origin,
-        idle,
-        stop,
-        in_flight: InFlight::default(),
-        next: None,
-    };
-    let cause = match connection.run().await {
-        Ok(never) => match never {},
-        Err(cause) => cause,
-    };
-    if cause == SHUTDOWN {
-        connection.part().await;
-    }
-    cause
+/// Why a connection is not served any further.
+enum Leaves {
+    Ends(Cause),
+    /// It is to be served elsewhere.
+    Moves,
 }
 
-struct Connection {
+impl From<Cause> for Leaves {
+    fn from(cause: Cause) -> Self {
+        Leaves::Ends(cause)
+    }
+}
+
+/// A client's connection.
+pub struct Connection {
     frames: Frames<OwnedReadHalf>,
     write: OwnedWriteHalf,
     giving_way: GivingWay,
@@ -154,7 +141,55 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(&mut self) -> Result<std::convert::Infallible, Cause> {
+    /// One that nothing was read from yet.
+    pub fn new(
+        stream: TcpStream,
+        origin: Origin,
+        limits: FrameLimits,
+        idle: Duration,
+        stop: CancellationToken,
+    ) -> Self {
+        let (read, write) = stream.into_split();
+        Self {
+            frames: Frames::new(read, limits),
+            write,
+            giving_way: GivingWay::to(origin.broker.log.appends().clone()),
+            origin,
+            idle,
+            stop,
+            in_flight: InFlight::default(),
+            next: None,
+        }
+    }
+
+    /// Serves it to its end and says why it ended. `None`: there is the first produce or fetch, all before it is answered,
+    /// and `until_records` was said.
+    pub async fn serve(&mut self, until_records: bool) -> Option<Cause> {
+        let cause = match self.run(until_records).await {
+            Ok(never) => match never {},
+            Err(Leaves::Ends(cause)) => cause,
+            Err(Leaves::Moves) => return None,
+        };
+        if cause == SHUTDOWN {
+            self.part().await;
+        }
+        Some(cause)
+    }
+
+    /// Has the runtime of the calling task wait for the socket from now on.
+    ///
+    /// # Errors
+    /// The system has no descriptor for it. The runtime that did so before goes on then.
+    pub fn settle(&mut self) -> std::io::Result<()> {
+        let socket = self.write.as_ref().as_fd().try_clone_to_owned()?;
+        let (read, write) = TcpStream::from_std(socket.into())?.into_split();
+        *self.frames.stream_mut() = read;
+        // Otherwise nothing could be written any more.
+        std::mem::replace(&mut self.write, write).forget();
+        Ok(())
+    }
+
+    async fn run(&mut self, until_records: bool) -> Result<std::convert::Infallible, Leaves> {
         loop {
             let (frame, arrived) = match self.next.take() {
                 Some(next) => next,
@@ -168,10 +203,15 @@ impl Connection {
                 Ok(frame) => frame,
                 Err(cause) => {
                     self.answer_all().await?;
-                    return Err(cause);
+                    return Err(cause.into());
                 }
             };
             let order = router::order(&frame);
+            if until_records && matches!(order, Order::Overlaps | Order::Parks) {
+                self.answer_all().await?;
+                self.next = Some((Ok(frame), arrived));
+                return Err(Leaves::Moves);
+            }
             if order != Order::Overlaps {
                 self.answer_all().await?;
             }
@@ -185,7 +225,7 @@ impl Connection {
                 let more = self.in_flight.beside(more).await;
                 if more.map_err(|_| SHUTDOWN)?.is_none() {
                     self.answer_all().await?;
-                    return Err(NO_ROOM);
+                    return Err(NO_ROOM.into());
                 }
             }
             // What may park for long gives its room back once its bytes are gone.
@@ -199,7 +239,7 @@ impl Connection {
                     // What came before is answered, and nothing begins behind it.
                     drop(room);
                     self.answer_all().await?;
-                    return Err(cause);
+                    return Err(cause.into());
                 }
                 Answer::Now(reply) if self.in_flight.is_empty() => {
                     drop(room);

@@ -19,6 +19,7 @@ pub mod http;
 pub mod large;
 pub mod metadata_log;
 pub mod metrics;
+pub mod network_threads;
 pub mod partitions;
 pub mod rate_limit;
 pub mod room;

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::Broker;
 use crate::health::Health;
 use crate::metrics::BrokerState;
+use crate::network_threads::NetworkThreads;
 use crate::router::Listener;
 use crate::scrape::Scrape;
 use crate::scrub::Scrub;
@@ -45,6 +46,7 @@ pub struct Running {
     pub(crate) stop: CancellationToken,
     pub(crate) machines: Vec<JoinHandle<()>>,
     pub(crate) stop_machines: CancellationToken,
+    pub(crate) _network: Arc<NetworkThreads>,
     pub(crate) _scrape: Arc<Scrape>,
 }
 

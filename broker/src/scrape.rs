@@ -49,18 +49,25 @@ pub struct Parts {
     pub log_dir: PathBuf,
     /// How full its disk is.
     pub disk: Arc<Disk>,
-    /// The runtime that serves requests.
+    /// The runtime that has the groups.
     pub runtime: runtime::Handle,
+    /// Those of the network threads.
+    pub network: Vec<runtime::Handle>,
     /// What the scrub found.
     pub scrub: Arc<scrub::Counts>,
 }
 
-/// How long the workers of the runtime were busy so far, all together, and how many there are.
-pub fn busy(runtime: &runtime::Handle) -> (Duration, usize) {
-    let metrics = runtime.metrics();
-    let threads = metrics.num_workers();
-    let busy = (0..threads).map(|worker| metrics.worker_total_busy_duration(worker));
-    (busy.sum(), threads)
+/// How long the workers of the runtimes were busy so far, all together, and how many there are.
+pub fn busy(runtimes: &[runtime::Handle]) -> (Duration, usize) {
+    let of_each = runtimes.iter().map(|runtime| {
+        let metrics = runtime.metrics();
+        let threads = metrics.num_workers();
+        let busy = (0..threads).map(|worker| metrics.worker_total_busy_duration(worker));
+        (busy.sum::<Duration>(), threads)
+    });
+    of_each.fold((Duration::ZERO, 0), |all, one| {
+        (all.0 + one.0, all.1 + one.1)
+    })
 }
 
 /// The broker as scrapes see it.
@@ -285,7 +292,7 @@ impl EngineSource for Scrape {
 
 impl HostSource for Scrape {
     fn busy_time(&self) -> BusyTime {
-        let (busy, threads) = busy(&self.parts.runtime);
+        let (busy, threads) = busy(&self.parts.network);
         BusyTime {
             at: self.parts.env.monotonic(),
             busy,

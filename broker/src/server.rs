@@ -1,4 +1,5 @@
-//! Listeners: accept, count, limit, and hand each connection to `connection.rs`. Started by `start.rs`.
+//! Listeners: accept, count, limit, and hand each connection to `connection.rs`, and on to a network thread once it has records.
+//! Started by `start.rs`.
 //!
 //! A connection that panics ends alone and raises a counter. Refusing a new connection never touches an old one.
 
@@ -17,7 +18,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::Broker;
 use crate::config::{Config, LiveConfig};
-use crate::connection;
+use crate::connection::Connection;
+use crate::metrics::OpenConnection;
+use crate::network_threads::NetworkThreads;
 use crate::rate_limit::RateLimit;
 use crate::router::{Listener, Origin};
 
@@ -113,14 +116,14 @@ impl Drop for Counted {
     }
 }
 
-/// Accepts until `stop`; every connection is a task of `tasks`.
+/// Accepts until `stop`; every connection is a task of `tasks`, and moves to one of the `network` threads for its records.
 pub async fn accept(
     broker: Arc<Broker>,
     socket: TcpListener,
     listener: Arc<Listener>,
     connections: Arc<Connections>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    network: Arc<NetworkThreads>,
+    (tasks, stop): (TaskTracker, CancellationToken),
 ) {
     loop {
         let accepted = tokio::select! {
@@ -146,7 +149,13 @@ pub async fn accept(
                     listener: listener.clone(),
                     peer,
                 };
-                tasks.spawn(one(stream, origin, counted, stop.clone()));
+                let accepted = Accepted::new(stream, origin, counted, stop.clone());
+                let (network, of_network) = (network.clone(), tasks.clone());
+                tasks.spawn(async move {
+                    if let Some(accepted) = accepted.serve_until_records().await {
+                        network.serve(&of_network, accepted.serve_records());
+                    }
+                });
             }
             Err(limit) => {
                 broker.metrics.refused(limit);
@@ -158,49 +167,90 @@ pub async fn accept(
     }
 }
 
-async fn one(stream: TcpStream, origin: Origin, counted: Counted, stop: CancellationToken) {
-    let broker = origin.broker.clone();
-    let peer: SocketAddr = origin.peer;
-    let open = broker.metrics.connection(&origin.listener.name);
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot switch off delayed sending");
+/// A connection that was let in.
+struct Accepted {
+    connection: Connection,
+    broker: Arc<Broker>,
+    peer: SocketAddr,
+    counted: Counted,
+    _open: OpenConnection,
+}
+
+impl Accepted {
+    fn new(stream: TcpStream, origin: Origin, counted: Counted, stop: CancellationToken) -> Self {
+        let broker = origin.broker.clone();
+        let peer = origin.peer;
+        let open = broker.metrics.connection(&origin.listener.name);
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "cannot switch off delayed sending");
+        }
+        let socket = socket2::SockRef::from(&stream);
+        // Otherwise a peer that vanished without a word is never noticed while its fetch is parked.
+        if let Err(error) = socket.set_keepalive(true) {
+            tracing::debug!(%peer, %error, "cannot watch for a vanished peer");
+        }
+        if let Err(error) = set_buffers(&socket, &broker.config) {
+            tracing::debug!(%peer, %error, "cannot set the size of a socket's buffers");
+        }
+        if let Err(error) = do_not_pace_on_this_host(&stream) {
+            tracing::debug!(%peer, %error, "answers to a client on this host stay paced");
+        }
+        let limits = FrameLimits::new(broker.config.socket_request_max_bytes);
+        let idle = broker
+            .config
+            .connections_max_idle_ms
+            .map_or(Duration::MAX, Duration::from_millis);
+        Self {
+            connection: Connection::new(stream, origin, limits, idle, stop),
+            broker,
+            peer,
+            counted,
+            _open: open,
+        }
     }
-    let socket = socket2::SockRef::from(&stream);
-    // Otherwise a peer that vanished without a word is never noticed while its fetch is parked.
-    if let Err(error) = socket.set_keepalive(true) {
-        tracing::debug!(%peer, %error, "cannot watch for a vanished peer");
+
+    /// To its end, or until it has something to produce or fetch.
+    async fn serve_until_records(mut self) -> Option<Self> {
+        match self.serve(true).await {
+            Some(cause) => self.ended(cause),
+            None => return Some(self),
+        }
+        None
     }
-    if let Err(error) = set_buffers(&socket, &broker.config) {
-        tracing::debug!(%peer, %error, "cannot set the size of a socket's buffers");
+
+    /// To its end, on the thread that it runs on.
+    async fn serve_records(mut self) {
+        if let Err(error) = self.connection.settle() {
+            let peer = self.peer;
+            tracing::debug!(%peer, %error, "another thread waits for a connection's socket");
+        }
+        if let Some(cause) = self.serve(false).await {
+            self.ended(cause);
+        }
     }
-    if let Err(error) = do_not_pace_on_this_host(&stream) {
-        tracing::debug!(%peer, %error, "answers to a client on this host stay paced");
+
+    async fn serve(&mut self, until_records: bool) -> Option<&'static str> {
+        let served = self.connection.serve(until_records);
+        let served = AssertUnwindSafe(served).catch_unwind().await;
+        served.unwrap_or_else(|_| {
+            self.broker.metrics.panicked();
+            tracing::error!(peer = %self.peer, "a connection's task panicked");
+            Some("panic")
+        })
     }
-    let limits = FrameLimits::new(broker.config.socket_request_max_bytes);
-    let idle = broker
-        .config
-        .connections_max_idle_ms
-        .map_or(Duration::MAX, Duration::from_millis);
-    let served = connection::serve(stream, origin, limits, idle, stop);
-    let cause = AssertUnwindSafe(served)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| {
-            broker.metrics.panicked();
-            tracing::error!(%peer, "a connection's task panicked");
-            "panic"
-        });
-    if ORDINARY_ENDS.contains(&cause) {
-        tracing::debug!(%peer, cause, "connection ended");
-    } else {
+
+    fn ended(&self, cause: &'static str) {
+        let (broker, peer) = (&self.broker, self.peer);
+        if ORDINARY_ENDS.contains(&cause) {
+            tracing::debug!(%peer, cause, "connection ended");
+            return;
+        }
         broker.metrics.refused(cause);
-        let log = &counted.connections.log;
+        let log = &self.counted.connections.log;
         if let Some(more) = log.admit(cause, broker.env.now_ms()) {
             tracing::info!(%peer, cause, more, "connection closed");
         }
     }
-    drop(open);
-    drop(counted);
 }
 
 /// BBR sends by a timer for each 64 KiB, which between two processes of one host costs twice the processor's time and gains

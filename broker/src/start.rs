@@ -29,6 +29,7 @@ use crate::handlers::producer_ids::ProducerIds;
 use crate::health::{Health, Watcher};
 use crate::large::LargeRequests;
 use crate::metrics::{BrokerState, Metrics};
+use crate::network_threads::NetworkThreads;
 use crate::partitions::Partitions;
 use crate::rate_limit::RateLimit;
 use crate::room::{Replies, Requests, Room};
@@ -225,14 +226,17 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
                 supervisor.watch(started);
             }),
     );
-    let runtime = tokio::runtime::Handle::current();
+    let threads = broker.config.num_network_threads;
+    let network = Arc::new(NetworkThreads::start(threads).map_err(StartError::Thread)?);
+    let runtimes: Vec<_> = network.runtimes().cloned().collect();
+    let of_scrub = runtimes.clone();
     let scrub = Scrub::start(scrub::Parts {
         engine: engine.clone(),
         log: broker.log.clone(),
         partitions: broker.partitions.clone(),
         env,
         interval: broker.config.log_scrub_interval,
-        busy: Box::new(move || scrape::busy(&runtime)),
+        busy: Box::new(move || scrape::busy(&of_scrub)),
     })
     .map_err(StartError::Thread)?;
     match control::bind(directory.path()) {
@@ -255,6 +259,7 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
         log_dir: directory.path().to_owned(),
         disk: broker.disk.clone(),
         runtime: tokio::runtime::Handle::current(),
+        network: runtimes,
         scrub: scrub.counts(),
     }));
     broker.metrics.watch_partitions(&scrape);
@@ -273,8 +278,8 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
             socket,
             listener,
             connections.clone(),
-            tasks.clone(),
-            stop.clone(),
+            network.clone(),
+            (tasks.clone(), stop.clone()),
         ));
     }
     let begin_anew = CancellationToken::new();
@@ -306,6 +311,7 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
         tasks,
         stop,
         machines: vec![tokio::spawn(machine)],
+        _network: network,
         stop_machines,
         _scrape: scrape,
     })

@@ -8,12 +8,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, Family, HEAD_BYTES, Start, Unread, WriteOps};
+use crate::engine::{
+    Engine, Family, HEAD_BYTES, Patience, Start, Unread, Untaken, Walked, WriteOps,
+};
 use crate::error::EngineError;
 use crate::reclaim::ValueFile;
 
-/// No check depends on it.
-const NOW: Duration = Duration::from_secs(1);
+/// No check depends on the time.
+const NOW: (Patience, Duration) = (Patience::Disk, Duration::from_secs(1));
 
 type Open<'a> = dyn FnMut() -> Arc<dyn Engine> + 'a;
 
@@ -261,12 +263,26 @@ fn a_walk_ends_with_the_error_of_who_walks(engine: &dyn Engine) {
     let walked = engine.walk(Family::Log, Start::At(b"a"), b"z", NOW, &mut |_, _| {
         seen += 1;
         match seen {
-            2 => Err(EngineError::Io("enough".to_owned())),
+            2 => Err(Untaken::Engine(EngineError::Io("enough".to_owned()))),
             _ => Ok(ControlFlow::Continue(())),
         }
     });
     assert_eq!(walked, Err(EngineError::Io("enough".to_owned())));
     assert_eq!(seen, 2);
+    // Who does not wait is told that it would have to, or nothing else than who waits.
+    let mut now = Vec::new();
+    let patience = (Patience::None, NOW.1);
+    let walked = engine.walk(
+        Family::Log,
+        Start::At(b"a"),
+        b"z",
+        patience,
+        &mut |key, _| {
+            now.push(key.to_vec());
+            Ok(ControlFlow::Continue(()))
+        },
+    );
+    assert!(walked == Ok(Walked::Waits) || (walked == Ok(Walked::Ended) && now.len() == 3));
     clear(engine);
 }
 

@@ -225,13 +225,57 @@ pub trait Unread {
     /// Reads it, or only checks it where it lies.
     ///
     /// # Errors
-    /// The disk's, or damage.
-    fn take(&mut self) -> Result<Taken, EngineError>;
+    /// The disk's, or damage; that it would have to be waited for, where nobody waits.
+    fn take(&mut self) -> Result<Taken, Untaken>;
+}
+
+/// Why a value was not handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Untaken {
+    /// It would have to be waited for, or be copied to memory, and the walk is `Patience::None`.
+    Waits,
+    /// The store's error.
+    Engine(EngineError),
+}
+
+impl From<EngineError> for Untaken {
+    fn from(error: EngineError) -> Self {
+        Untaken::Engine(error)
+    }
+}
+
+/// How a walk ends that it ended.
+impl From<Untaken> for Result<Walked, EngineError> {
+    fn from(untaken: Untaken) -> Self {
+        match untaken {
+            Untaken::Waits => Ok(Walked::Waits),
+            Untaken::Engine(error) => Err(error),
+        }
+    }
+}
+
+/// Whether whoever walks may be kept waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// For the disk.
+    Disk,
+    /// For nothing, nor for work that takes its time: only values are handed out that stay in their files and were found
+    /// whole lately, by keys that are in memory. An engine may always stop.
+    None,
+}
+
+/// How a walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walked {
+    /// At its end, or where the visitor broke it off.
+    Ended,
+    /// Where it would have had to wait.
+    Waits,
 }
 
 /// What a walk hands every key to.
 pub type VisitUnread<'a> =
-    dyn FnMut(&[u8], &mut dyn Unread) -> Result<ControlFlow<()>, EngineError> + 'a;
+    dyn FnMut(&[u8], &mut dyn Unread) -> Result<ControlFlow<()>, Untaken> + 'a;
 
 /// A value that is in memory already.
 struct Here<'a>(&'a [u8]);
@@ -241,7 +285,7 @@ impl Unread for Here<'_> {
         self.0.len()
     }
 
-    fn take(&mut self) -> Result<Taken, EngineError> {
+    fn take(&mut self) -> Result<Taken, Untaken> {
         Ok(Taken::in_memory(Bytes::copy_from_slice(self.0)))
     }
 }
@@ -289,13 +333,16 @@ pub trait Engine: Send + Sync + 'static {
         family: Family,
         start: Start<'_>,
         to: &[u8],
-        _now: Duration,
+        (patience, _now): (Patience, Duration),
         visit: &mut VisitUnread<'_>,
-    ) -> Result<(), EngineError> {
-        let mut outcome = Ok(());
+    ) -> Result<Walked, EngineError> {
+        if patience == Patience::None {
+            return Ok(Walked::Waits);
+        }
+        let mut outcome = Ok(Walked::Ended);
         self.scan(family, start, to, &mut |key, value| {
-            visit(key, &mut Here(value)).unwrap_or_else(|error| {
-                outcome = Err(error);
+            visit(key, &mut Here(value)).unwrap_or_else(|untaken| {
+                outcome = untaken.into();
                 ControlFlow::Break(())
             })
         })?;

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 pub use self::cleaner::{CleanerLimits, Cleaning, Round, Step};
-pub use self::reads::{Held, Most, Read, ReadLimit, TimestampOffset};
+pub use self::reads::{Most, Read, ReadLimit, TimestampOffset};
 pub use self::replica::Partition;
 pub(crate) use self::replica::Unerased;
 pub use self::retain::{Erasable, Expired};

@@ -19,7 +19,10 @@ use rocksdb::{
 
 use crate::disk::{Disk, Syncs};
 use crate::durable::keeper::SyncPoint;
-use crate::engine::{Engine, Family, Op, Start, Taken, Unread, Visit, VisitUnread, WriteOps};
+use crate::engine::{
+    Engine, Family, Op, Patience, Start, Taken, Unread, Untaken, Visit, VisitUnread, Walked,
+    WriteOps,
+};
 use crate::error::EngineError;
 use crate::reclaim::{Space, ValueFile};
 
@@ -97,6 +100,16 @@ fn classify_status(text: &str) -> EngineError {
     classify_text(text, kind)
 }
 
+/// Why an iterator stands at no key: a damaged block ends it early, too, and only its status tells.
+fn ended(places: &Places<'_>) -> Result<Walked, EngineError> {
+    if places.waits() {
+        return Ok(Walked::Waits);
+    }
+    places
+        .error()
+        .map_or(Ok(Walked::Ended), |text| Err(classify_status(&text)))
+}
+
 /// A value that a walk came upon.
 struct Stored<'a, 'e> {
     key: &'a [u8],
@@ -112,8 +125,9 @@ impl Unread for Stored<'_, '_> {
         }
     }
 
-    fn take(&mut self) -> Result<Taken, EngineError> {
+    fn take(&mut self) -> Result<Taken, Untaken> {
         match self.value {
+            Value::Inline(_) if self.reader.patience == Patience::None => Err(Untaken::Waits),
             Value::Inline(value) => Ok(Taken::in_memory(Bytes::copy_from_slice(value))),
             Value::Blob { file, offset, size } => self.reader.take(&Place {
                 key: self.key,
@@ -441,43 +455,45 @@ impl Engine for RocksEngine {
         family: Family,
         start: Start<'_>,
         to: &[u8],
-        now: Duration,
+        (patience, now): (Patience, Duration),
         visit: &mut VisitUnread<'_>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Walked, EngineError> {
         assert!(family.in_log(), "views have small values only");
         let mut places = match start {
             Start::At(key) => {
                 if key >= to {
-                    return Ok(());
+                    return Ok(Walked::Ended);
                 }
-                let mut places = Places::new(&self.log, key, to);
+                let mut places = Places::new(&self.log, key, to, patience);
                 places.seek(key);
                 places
             }
             Start::Floor { key, lower } => {
                 if lower >= to {
-                    return Ok(());
+                    return Ok(Walked::Ended);
                 }
-                let mut places = Places::new(&self.log, lower, to);
+                let mut places = Places::new(&self.log, lower, to, patience);
                 places.seek_for_prev(key);
                 if places.get().is_none() {
-                    if let Some(text) = places.error() {
-                        return Err(classify_status(&text));
+                    if let ended @ (Ok(Walked::Waits) | Err(_)) = ended(&places) {
+                        return ended;
                     }
                     places.seek(key);
                 }
                 places
             }
         };
-        let mut reader = Reader::new(self.log.path(), &self.blobs, now);
+        let mut reader = Reader::new(self.log.path(), &self.blobs, (patience, now));
         while let Some((key, value)) = places.get() {
             let mut stored = Stored {
                 key,
                 value,
                 reader: &mut reader,
             };
-            if visit(key, &mut stored)?.is_break() {
-                return Ok(());
+            match visit(key, &mut stored) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return Ok(Walked::Ended),
+                Err(untaken) => return untaken.into(),
             }
             if reader.read_bytes >= OFFER_BYTES {
                 reader.read_bytes = 0;
@@ -485,10 +501,7 @@ impl Engine for RocksEngine {
             }
             places.next();
         }
-        // A damaged block ends the iteration early, and only the status tells.
-        places
-            .error()
-            .map_or(Ok(()), |text| Err(classify_status(&text)))
+        ended(&places)
     }
 
     fn last(

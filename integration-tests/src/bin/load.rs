@@ -62,6 +62,9 @@ enum Command {
         /// Connections.
         #[arg(long, default_value_t = 2)]
         connections: i32,
+        /// Only so many of each partition's newest offsets; 0: all of them.
+        #[arg(long, default_value_t = 0)]
+        last: i64,
     },
     /// Send single records at a steady pace to a waiting consumer.
     Latency {
@@ -151,12 +154,18 @@ fn main() -> ExitCode {
             at,
             topic,
             connections,
+            last,
         } => {
             let target = Target {
                 topic,
                 ..at.target(&env)
             };
-            read(env, &at, &target, connections)
+            let span = if last > 0 {
+                Span::Last(last)
+            } else {
+                Span::All
+            };
+            read(env, &at, &target, connections, span)
         }
         Command::Latency { at, per_second } => latency(env, &at, per_second),
         Command::Cleaning { at, quiet_seconds } => cleaning(env, &at, quiet_seconds),
@@ -197,7 +206,7 @@ fn produce(env: Env, at: &At, load: &Load, read_back: bool, then_consume: bool) 
     );
     println!("topic {}", target.topic);
     if then_consume {
-        read(env, at, &target, 2)?;
+        read(env, at, &target, 2, Span::All)?;
     }
     if read_back {
         let found = produced.acknowledged.compare(&target)?;
@@ -209,9 +218,9 @@ fn produce(env: Env, at: &At, load: &Load, read_back: bool, then_consume: bool) 
     Ok(())
 }
 
-fn read(env: Env, at: &At, target: &Target, connections: i32) -> io::Result<()> {
+fn read(env: Env, at: &At, target: &Target, connections: i32, span: Span) -> io::Result<()> {
     let (own, broker) = (Usage::own_cpu_seconds()?, at.broker_cpu()?);
-    let consumed = consume(env, target, connections, Span::All, at.length())?;
+    let consumed = consume(env, target, connections, span, at.length())?;
     let (own, broker) = (Usage::own_cpu_seconds()? - own, at.broker_cpu()? - broker);
     let gigabytes = consumed.bytes as f64 / 1e9;
     println!(

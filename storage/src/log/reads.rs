@@ -8,7 +8,7 @@ use ottla_protocol::batch::BatchHeader;
 use ottla_protocol::records;
 
 use super::{Log, Partition};
-use crate::engine::{Family, Start};
+use crate::engine::{Family, Patience, Start, Walked};
 use crate::error::{EngineError, StorageError};
 use crate::keys::{self, Handle};
 use crate::partition::Offsets;
@@ -97,7 +97,7 @@ impl Read<Records> {
 
 /// What memory has of a read.
 #[derive(Debug)]
-pub enum Held {
+enum Held {
     /// All of it.
     Here(Read<Records>),
     /// Nothing: the store has it, below `end`.
@@ -164,17 +164,39 @@ impl Log {
         most: Most,
         limit: ReadLimit,
     ) -> Result<Read<Records>, StorageError> {
-        match self.read_held(partition, from, most, limit)? {
-            Held::Here(read) => Ok(read),
-            Held::Stored { end } => self.read_stored(partition, from, most, (limit, end)),
+        loop {
+            let end = match self.read_held(partition, from, most, limit)? {
+                Held::Here(read) => return Ok(read),
+                Held::Stored { end } => end,
+            };
+            let readable = (limit, end);
+            if let Some(read) = self.read_stored(partition, from, most, readable, Patience::Disk)? {
+                return Ok(read);
+            }
         }
     }
 
-    /// `read_most`, if that takes no look at the store: from the newest batches, which are in memory. Never blocks.
+    /// `read_most`, if nothing has to be waited for: from the newest batches, which are in memory, or of those in files where
+    /// the store can tell at once where they lie. Never blocks on the disk. `None`: only `read_most` can tell.
     ///
     /// # Errors
     /// As `read`.
-    pub fn read_held(
+    pub fn read_now(
+        &self,
+        partition: &Partition,
+        from: i64,
+        most: Most,
+        limit: ReadLimit,
+    ) -> Result<Option<Read<Records>>, StorageError> {
+        match self.read_held(partition, from, most, limit)? {
+            Held::Here(read) => Ok(Some(read)),
+            Held::Stored { end } => {
+                self.read_stored(partition, from, most, (limit, end), Patience::None)
+            }
+        }
+    }
+
+    fn read_held(
         &self,
         partition: &Partition,
         from: i64,
@@ -209,13 +231,15 @@ impl Log {
         }))
     }
 
+    /// `None`: it would wait, or what it read has to be read again.
     fn read_stored(
         &self,
         partition: &Partition,
         from: i64,
         most: Most,
         (limit, end): (ReadLimit, i64),
-    ) -> Result<Read<Records>, StorageError> {
+        patience: Patience,
+    ) -> Result<Option<Read<Records>>, StorageError> {
         let mut read = Read::default();
         let (lower, to) = keys::batches(partition.handle(), 0);
         let key = keys::batch(partition.handle(), from);
@@ -229,7 +253,7 @@ impl Log {
                 lower: &lower,
             },
             &to,
-            self.shared.clock.monotonic(),
+            (patience, self.shared.clock.monotonic()),
             &mut |key, value| {
                 // A batch that is not given is not read either.
                 if keys::parse_batch(key).is_some_and(|base_offset| base_offset >= end) {
@@ -267,6 +291,9 @@ impl Log {
                 })
             },
         );
+        if scanned == Ok(Walked::Waits) {
+            return Ok(None);
+        }
         // What lies before the damage is served; whoever goes on behind it hears of it.
         if read.batches.is_empty() {
             scanned?;
@@ -287,12 +314,11 @@ impl Log {
             let inner = partition.lock();
             if inner.state.forgets != forgets {
                 // The cleaner forgot an aborted transaction whose data may be among what was read before.
-                drop(inner);
-                return self.read_most(partition, from, most, limit);
+                return Ok(None);
             }
             read.aborted = inner.state.aborted_in(from, next);
         }
-        Ok(read)
+        Ok(Some(read))
     }
 
     /// The first record before `limit` whose timestamp is at least `timestamp`. May block on the disk.
@@ -499,3 +525,7 @@ fn for_each_time(
     })
     .map_err(|error| StorageError::InvalidBatch(error.to_string()))
 }
+
+#[cfg(test)]
+#[path = "reads_tests.rs"]
+mod tests;

@@ -3,7 +3,8 @@
 //!
 //! Each value is checked: record header, key and the checksum over key and value. One that was found whole is not checked again
 //! for up to a minute, however many read it meanwhile: what damages a disk does so between two reads of it, and what is read
-//! again soon comes from memory. Nothing else is handed out.
+//! again soon comes from memory. Nothing else is handed out. Who does not wait is given those only that stay in their files and
+//! were found whole lately.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,10 +15,10 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::fs::Advice;
+use rustix::fs::{Advice, CWD, Mode, OFlags, ResolveFlags};
 
 use crate::blob::{RECORD_HEADER_BYTES, RecordHeader};
-use crate::engine::{HEAD_BYTES, Taken};
+use crate::engine::{HEAD_BYTES, Patience, Taken, Untaken};
 use crate::error::EngineError;
 use crate::records::{FileRecords, StoredFile, read_from_memory};
 use crate::waiters::lock;
@@ -119,17 +120,21 @@ impl OpenFiles {
         folder: &Path,
         place: &Place<'_>,
         checked: &Arc<Mutex<Checked>>,
-    ) -> Result<(Arc<StoredFile>, bool), EngineError> {
+        patience: Patience,
+    ) -> Result<(Arc<StoredFile>, bool), Untaken> {
         let open = |files: &HashMap<u64, Weak<StoredFile>>| files.get(&place.file)?.upgrade();
         if let Some(file) = open(&lock(&self.files)) {
             return Ok((file, true));
         }
         // Not under the lock: a disk that hangs would stop those, too, whose files are open.
         let path = folder.join(format!("{:06}.blob", place.file));
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => place.damaged("the file is not there"),
-            _ => EngineError::Io(format!("{}: {error}", path.display())),
-        })?;
+        let file = match patience {
+            Patience::Disk => File::open(&path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => place.damaged("the file is not there"),
+                _ => EngineError::Io(format!("{}: {error}", path.display())),
+            })?,
+            Patience::None => open_in_memory(&path).ok_or(Untaken::Waits)?,
+        };
         let (number, checked) = (place.file, checked.clone());
         let unreadable = move || lock(&checked).forget(number);
         let file = Arc::new(StoredFile::new(file, unreadable));
@@ -146,6 +151,13 @@ impl OpenFiles {
         }
         Ok((file, shared))
     }
+}
+
+/// The file, if what the system has to know of it is in memory.
+fn open_in_memory(path: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+    file.ok().map(File::from)
 }
 
 /// Which values were found whole, by the page that they begin in.
@@ -245,8 +257,12 @@ impl Blobs {
     }
 }
 
+/// Values that one scan hands out without waiting, at most: each takes about a microsecond.
+const MOST_AT_ONCE: usize = 256;
+
 /// Reads the values of one scan.
 pub(super) struct Reader<'e> {
+    pub(super) patience: Patience,
     folder: &'e Path,
     blobs: &'e Blobs,
     /// When the scan began, on a clock that never goes back.
@@ -264,11 +280,18 @@ pub(super) struct Reader<'e> {
     follows: bool,
     /// Bytes that were read.
     pub(super) read_bytes: usize,
+    /// Values that were handed out without waiting.
+    taken: usize,
 }
 
 impl<'e> Reader<'e> {
-    pub(super) fn new(folder: &'e Path, blobs: &'e Blobs, now: Duration) -> Self {
+    pub(super) fn new(
+        folder: &'e Path,
+        blobs: &'e Blobs,
+        (patience, now): (Patience, Duration),
+    ) -> Self {
         Self {
+            patience,
             folder,
             blobs,
             now,
@@ -279,20 +302,30 @@ impl<'e> Reader<'e> {
             asked: 0,
             follows: false,
             read_bytes: 0,
+            taken: 0,
         }
     }
 
     /// The value, and its first bytes.
-    pub(super) fn take(&mut self, place: &Place<'_>) -> Result<Taken, EngineError> {
+    pub(super) fn take(&mut self, place: &Place<'_>) -> Result<Taken, Untaken> {
         if place.offset.checked_add(place.size).is_none() {
-            return Err(place.damaged("no file is so large"));
+            return Err(place.damaged("no file is so large").into());
+        }
+        let is_large = place.size >= FILE_VALUE_BYTES;
+        let is_checked = || lock(&self.blobs.checked).has(place.file, place.offset, self.now);
+        let is_checked = is_large && is_checked();
+        if self.patience == Patience::None {
+            if !is_checked || self.taken == MOST_AT_ONCE {
+                return Err(Untaken::Waits);
+            }
+            self.taken += 1;
         }
         let (file, may_stay_open) = self.open(place)?;
-        if place.size < FILE_VALUE_BYTES {
-            return self.read_small(&file, place);
+        if !is_large {
+            return Ok(self.read_small(&file, place)?);
         }
-        let head = if lock(&self.blobs.checked).has(place.file, place.offset, self.now) {
-            Self::head(&file, place)?
+        let head = if is_checked {
+            self.head(&file, place)?
         } else {
             self.check(&file, place)?
         };
@@ -305,18 +338,21 @@ impl<'e> Reader<'e> {
         if may_stay_open {
             return Ok(Taken::in_file(head, records));
         }
+        if self.patience == Patience::None {
+            return Err(Untaken::Waits);
+        }
         let value = records.read().map_err(|error| place.failed(&error))?;
         Ok(Taken::in_memory(value))
     }
 
-    fn open(&mut self, place: &Place<'_>) -> Result<(Arc<StoredFile>, bool), EngineError> {
+    fn open(&mut self, place: &Place<'_>) -> Result<(Arc<StoredFile>, bool), Untaken> {
         if let Some((number, file, shared)) = &self.file
             && *number == place.file
         {
             return Ok((file.clone(), *shared));
         }
         let Blobs { open, checked } = self.blobs;
-        let (file, shared) = open.open(self.folder, place, checked)?;
+        let (file, shared) = open.open(self.folder, place, checked, self.patience)?;
         self.file = Some((place.file, file.clone(), shared));
         self.window.clear();
         self.next_window = 0;
@@ -326,13 +362,21 @@ impl<'e> Reader<'e> {
     }
 
     /// A large value's first bytes.
-    fn head(file: &File, place: &Place<'_>) -> Result<[u8; HEAD_BYTES], EngineError> {
+    fn head(&self, file: &File, place: &Place<'_>) -> Result<[u8; HEAD_BYTES], Untaken> {
         let mut begin = vec![0; place.before_value() + HEAD_BYTES];
-        file.read_exact_at(&mut begin, place.record_offset())
-            .map_err(|error| place.failed(&error))?;
+        let at = place.record_offset();
+        match self.patience {
+            Patience::Disk => file
+                .read_exact_at(&mut begin, at)
+                .map_err(|error| place.failed(&error))?,
+            Patience::None => match read_from_memory(file, &mut begin, at) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Err(Untaken::Waits),
+            },
+        }
         place.header(&begin)?;
         let head = begin[place.before_value()..].first_chunk().copied();
-        head.ok_or_else(|| place.damaged("the value is too small"))
+        Ok(head.ok_or_else(|| place.damaged("the value is too small"))?)
     }
 
     /// Reads a large value to check it; its first bytes.

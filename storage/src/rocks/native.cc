@@ -56,14 +56,19 @@ struct OttlaPlace {
   uint64_t size;
 };
 
-void* ottla_places_new(rocksdb_t* db, const char* lower, size_t lower_bytes, const char* upper, size_t upper_bytes) noexcept {
+// One that does not wait (`waits`) ends at blocks of keys that are not in RocksDB's cache, and deletes no files when it goes.
+void* ottla_places_new(rocksdb_t* db, const char* lower, size_t lower_bytes, const char* upper, size_t upper_bytes,
+                       bool waits) noexcept {
   auto* places = new Places{std::string(lower, lower_bytes), std::string(upper, upper_bytes), {}, {}, {}, {}};
   places->lower_slice = places->lower;
   places->upper_slice = places->upper;
   ReadOptions read;
   read.iterate_lower_bound = &places->lower_slice;
   read.iterate_upper_bound = &places->upper_slice;
-  read.fill_cache = false;
+  // One that waits leaves blocks of keys in the cache for those that do not.
+  read.fill_cache = true;
+  read.read_tier = waits ? kReadAllTier : kBlockCacheTier;
+  read.background_purge_on_iterator_cleanup = !waits;
   read.verify_checksums = true;
   read.io_activity = Env::IOActivity::kDBIterator;
   auto* impl = static_cast<DBImpl*>(db->rep->GetRootDB());
@@ -113,6 +118,12 @@ bool ottla_places_get(void* handle, OttlaPlace* place) noexcept {
   place->offset = index.offset();
   place->size = index.size();
   return true;
+}
+
+// Whether it ended at something that is not in memory.
+bool ottla_places_waits(void* handle) noexcept {
+  auto* places = static_cast<Places*>(handle);
+  return places->problem.ok() && places->iterator->status().IsIncomplete();
 }
 
 // What went wrong, to be freed by `ottla_places_error_free`; null if nothing did.

@@ -10,6 +10,8 @@ use std::ptr::NonNull;
 
 use rocksdb::{AsRawPtr, DB};
 
+use crate::engine::Patience;
+
 /// A value as the tree of keys holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Value<'a> {
@@ -39,12 +41,14 @@ unsafe extern "C" {
         lower_bytes: usize,
         upper: *const c_char,
         upper_bytes: usize,
+        waits: bool,
     ) -> *mut c_void;
     fn ottla_places_free(places: *mut c_void);
     fn ottla_places_seek(places: *mut c_void, key: *const c_char, bytes: usize);
     fn ottla_places_seek_for_prev(places: *mut c_void, key: *const c_char, bytes: usize);
     fn ottla_places_next(places: *mut c_void);
     fn ottla_places_get(places: *mut c_void, place: *mut RawPlace) -> bool;
+    fn ottla_places_waits(places: *mut c_void) -> bool;
     fn ottla_places_error(places: *mut c_void) -> *mut c_char;
     fn ottla_places_error_free(text: *mut c_char);
     fn ottla_set_background_rate(db: *mut c_void, bytes_per_second: i64);
@@ -59,7 +63,8 @@ pub(super) struct Places<'db> {
 }
 
 impl<'db> Places<'db> {
-    pub(super) fn new(db: &'db DB, lower: &[u8], upper: &[u8]) -> Self {
+    /// Where it does not wait for the disk it ends at keys that are not in memory, which `waits` tells.
+    pub(super) fn new(db: &'db DB, lower: &[u8], upper: &[u8], patience: Patience) -> Self {
         // SAFETY: the database outlives the iterator by its lifetime, and the bounds are copied.
         let handle = unsafe {
             ottla_places_new(
@@ -68,6 +73,7 @@ impl<'db> Places<'db> {
                 lower.len(),
                 upper.as_ptr().cast(),
                 upper.len(),
+                patience == Patience::Disk,
             )
         };
         Self {
@@ -96,7 +102,7 @@ impl<'db> Places<'db> {
         unsafe { ottla_places_next(self.handle.as_ptr()) }
     }
 
-    /// The key and its value; `None` at the end and after an error, which `error` tells apart.
+    /// The key and its value; `None` at the end, after an error, and where it would wait: `error` and `waits` tell them apart.
     pub(super) fn get(&self) -> Option<(&[u8], Value<'_>)> {
         let mut place = RawPlace {
             key: std::ptr::null(),
@@ -129,6 +135,12 @@ impl<'db> Places<'db> {
             Value::Inline(value)
         };
         Some((key, value))
+    }
+
+    /// Whether it ended where it would have had to wait for the disk.
+    pub(super) fn waits(&self) -> bool {
+        // SAFETY: the handle is alive.
+        unsafe { ottla_places_waits(self.handle.as_ptr()) }
     }
 
     /// RocksDB's words for what went wrong, if anything did.

@@ -1,7 +1,7 @@
 //! What a fetch reads, and the room that it takes until the client has it.
 //!
-//! Called by `fetch.rs`, which decides whether it is enough. What lies in memory is read first and never blocks; the rest
-//! is read off the async workers. Every batch in memory of an answer counts, also one that is there anyway: it stays allocated
+//! Called by `fetch.rs`, which decides whether it is enough. What can be had without waiting is read first and never blocks: from
+//! memory, or of what stays in its file where it lies. The rest is read off the async workers. Every batch in memory of an answer counts, also one that is there anyway: it stays allocated
 //! for the client when memory lets go of it; what stays in its file does not. Room is asked for before anything is read from the disk, and a batch that
 //! turns out to be larger is left there until its room is had; whoever waits for room holds none.
 
@@ -11,7 +11,7 @@ use kafka_protocol::messages::ProducerId;
 use kafka_protocol::messages::fetch_response::{AbortedTransaction, EpochEndOffset, PartitionData};
 use ottla_protocol::error_code::ErrorCode;
 use ottla_storage::error::StorageError;
-use ottla_storage::log::{self, Log, Most, Partition, Read, ReadLimit};
+use ottla_storage::log::{Log, Most, Partition, Read, ReadLimit};
 use ottla_storage::partition::Offsets;
 use ottla_storage::records::Records;
 use tokio::time::{Instant, timeout_at};
@@ -53,6 +53,10 @@ impl Outcome {
         }
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.records.iter().map(Records::memory_bytes).sum()
+    }
+
     /// Whether the client is to hear of it at once.
     pub(super) fn is_news(&self) -> bool {
         self.data.error_code != 0 || self.data.diverging_epoch.epoch >= 0
@@ -74,23 +78,27 @@ pub(super) struct Readings {
 /// Where a read looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// At what is in memory only: it never blocks.
-    Memory,
+    /// Where nothing has to be waited for.
+    Now,
     /// At the disk, where it must.
     Store,
 }
 
+/// Partitions of an answer that may be looked up in the store without waiting: each takes tens of microseconds, in which other
+/// tasks of the thread wait.
+const LOOKS: usize = 16;
+
 /// How a read over all targets went.
 enum Turn {
     Read(Vec<Outcome>),
-    /// Memory does not have all of it.
-    Stored,
+    /// Some of it has to be waited for.
+    Waits,
     /// The first batch there is has so many bytes, which is too much.
     TooLarge(usize),
 }
 
-/// Reads all targets in order until `max_bytes` are spent, `None` being no data at all. While there is time left, what lies
-/// in memory and is less than `min_bytes` is only looked at. Where there is no room for data
+/// Reads all targets in order until `max_bytes` are spent, `None` being no data at all. While there is time left, what can be had
+/// at once and is less than `min_bytes` is only looked at. Where there is no room for data
 /// within `left`, or a few seconds if that is less, there is none in the answer.
 pub(super) async fn read_all(
     ctx: &Ctx,
@@ -110,7 +118,7 @@ pub(super) async fn read_all(
     };
     let too_little = if left.is_zero() { 0 } else { min_bytes };
     let sizes = (too_little, max_bytes);
-    if let Some(readings) = read_memory(log, answers, &targets, limit, sizes) {
+    if let Some(readings) = read_now(log, answers, &targets, limit, sizes) {
         return (targets, readings);
     }
     // Apart, so that a fetch that waits for news is no larger for it.
@@ -122,12 +130,12 @@ fn read_nothing(log: &Log, targets: &[Target], limit: ReadLimit) -> Readings {
     let nothing = Most { bytes: 0, first: 0 };
     match read_in_turn(log, targets, limit, nothing, Source::Store) {
         Turn::Read(outcomes) => readings_of(outcomes),
-        Turn::Stored | Turn::TooLarge(_) => Readings::default(),
+        Turn::Waits | Turn::TooLarge(_) => Readings::default(),
     }
 }
 
-/// All of it, where it is in memory and there is room for it now; as much as there is room for, where there is not.
-fn read_memory(
+/// All of it, where it can be had now and there is room for it; as much as there is room for, where there is not.
+fn read_now(
     log: &Log,
     answers: &Room,
     targets: &[Target],
@@ -138,22 +146,22 @@ fn read_memory(
         bytes: max_bytes,
         first: usize::MAX,
     };
-    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, all, Source::Memory) else {
+    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, all, Source::Now) else {
         return None;
     };
-    let bytes = bytes_of(&outcomes);
-    if bytes <= LEAST_BYTES {
+    let held = memory_bytes_of(&outcomes);
+    if held <= LEAST_BYTES {
         return Some(readings_of(outcomes));
     }
-    if bytes < too_little && !outcomes.iter().any(Outcome::is_news) {
+    if bytes_of(&outcomes) < too_little && !outcomes.iter().any(Outcome::is_news) {
         return Some(Readings {
             look: true,
             ..readings_of(outcomes)
         });
     }
-    let part = answers.some_of(bytes);
+    let part = answers.some_of(held);
     let mut room = answers.take_now(part);
-    if part == bytes && room.is_some() {
+    if part == held && room.is_some() {
         return Some(Readings {
             outcomes,
             room,
@@ -166,11 +174,11 @@ fn read_memory(
         bytes: max_bytes.min(less),
         first: less,
     };
-    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, most, Source::Memory) else {
+    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, most, Source::Now) else {
         return None;
     };
     if let Some(room) = &mut room {
-        room.shrink(bytes_of(&outcomes));
+        room.shrink(memory_bytes_of(&outcomes));
     }
     Some(Readings {
         outcomes,
@@ -232,7 +240,7 @@ async fn read_with_room(
                 return (targets, readings);
             }
             Turn::TooLarge(larger) => bytes = larger,
-            Turn::Stored => return (targets, Readings::default()),
+            Turn::Waits => return (targets, Readings::default()),
         }
     }
 }
@@ -249,8 +257,7 @@ fn bytes_of(outcomes: &[Outcome]) -> usize {
 }
 
 fn memory_bytes_of(outcomes: &[Outcome]) -> usize {
-    let records = outcomes.iter().flat_map(|outcome| &outcome.records);
-    records.map(Records::memory_bytes).sum()
+    outcomes.iter().map(Outcome::memory_bytes).sum()
 }
 
 /// How much the targets may give together.
@@ -269,6 +276,7 @@ fn read_in_turn(
     source: Source,
 ) -> Turn {
     let mut left = most;
+    let mut looks = 0;
     let mut outcomes = Vec::with_capacity(targets.len());
     for target in targets {
         let wanted = &target.wanted;
@@ -280,8 +288,14 @@ fn read_in_turn(
             }
         };
         let Some(outcome) = read_one(log, partition, wanted, limit, left, source) else {
-            return Turn::Stored;
+            return Turn::Waits;
         };
+        if outcome.memory_bytes() < outcome.bytes {
+            looks += 1;
+            if source == Source::Now && looks > LOOKS {
+                return Turn::Waits;
+            }
+        }
         if outcome.bytes > 0 {
             left.bytes = left.bytes.saturating_sub(outcome.bytes);
             left.first = 0;
@@ -328,11 +342,7 @@ fn read_one(
     let from = wanted.offset;
     let read = match source {
         Source::Store => log.read_most(partition, from, most, limit),
-        Source::Memory => match log.read_held(partition, from, most, limit) {
-            Ok(log::Held::Here(read)) => Ok(read),
-            Ok(log::Held::Stored { .. }) => return None,
-            Err(error) => Err(error),
-        },
+        Source::Now => log.read_now(partition, from, most, limit).transpose()?,
     };
     let Read {
         batches,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::directory::TempDir;
-use crate::engine::{Engine, Family, Start, Unread, WriteOps};
+use crate::engine::{Engine, Family, Start, Unread, Walked, WriteOps};
 use crate::records::Records;
 use crate::rocks::{RocksEngine, RocksOptions};
 
@@ -38,6 +38,24 @@ fn walk(engine: &RocksEngine) -> (Vec<Records>, Result<(), EngineError>) {
 }
 
 fn walk_at(engine: &RocksEngine, now: Duration) -> (Vec<Records>, Result<(), EngineError>) {
+    let (found, walked) = walk_with(engine, (Patience::Disk, now));
+    (
+        found,
+        walked.map(|walked| assert_eq!(walked, Walked::Ended)),
+    )
+}
+
+/// The same without waiting.
+fn walk_now(engine: &RocksEngine, now: Duration) -> (usize, Result<Walked, EngineError>) {
+    let (found, walked) = walk_with(engine, (Patience::None, now));
+    assert_eq!(in_files(&found), found.len(), "nothing is copied");
+    (found.len(), walked)
+}
+
+fn walk_with(
+    engine: &RocksEngine,
+    now: (Patience, Duration),
+) -> (Vec<Records>, Result<Walked, EngineError>) {
     let mut found = Vec::new();
     let mut visit = |_: &[u8], value: &mut dyn Unread| {
         found.push(value.take()?.into_records());
@@ -273,7 +291,7 @@ impl OpenFiles {
             offset: 0,
             size: 0,
         };
-        let opened = self.open(folder, &place, &Arc::default());
+        let opened = self.open(folder, &place, &Arc::default(), Patience::Disk);
         opened.expect("opens").0
     }
 }
@@ -295,7 +313,7 @@ fn no_more_files_stay_open_than_may() {
     }
     let checked = Arc::default();
     let open_one = |number| {
-        let opened = open.open(dir.path(), &place(number), &checked);
+        let opened = open.open(dir.path(), &place(number), &checked, Patience::Disk);
         opened.expect("opens")
     };
     let mut held: Vec<_> = (0..OPEN_FILES as u64).map(open_one).collect();
@@ -306,10 +324,81 @@ fn no_more_files_stay_open_than_may() {
     // Nobody sends from it any more.
     held.pop();
     assert!(open_one(all).1);
-    let missing = open.open(dir.path(), &place(all + 1), &checked);
-    let missing = missing.map(|_| ());
+    let missing = |patience| {
+        let missing = open.open(dir.path(), &place(all + 1), &checked, patience);
+        missing.map(|_| ())
+    };
+    let damaged = missing(Patience::Disk);
     assert!(
-        matches!(missing, Err(EngineError::Corruption(_))),
-        "{missing:?}"
+        matches!(damaged, Err(Untaken::Engine(EngineError::Corruption(_)))),
+        "{damaged:?}"
+    );
+    assert_eq!(missing(Patience::None), Err(Untaken::Waits));
+}
+
+#[test]
+fn who_does_not_wait_is_given_what_was_found_whole_lately_and_stays_in_its_file() {
+    let dir = TempDir::on_disk("blobs-now");
+    let engine = filled(&dir, &vec![vec![7; 100_000]; 5]);
+    let began = Duration::from_secs(1_000);
+    let waits = |found| (found, Ok(Walked::Waits));
+    assert_eq!(walk_now(&engine, began), waits(0), "keys were never read");
+    assert_eq!(walk_at(&engine, began).1, Ok(()));
+    assert_eq!(walk_now(&engine, began), (5, Ok(Walked::Ended)));
+    let later = began + 2 * BELIEVED;
+    assert_eq!(walk_now(&engine, later), waits(0), "checked too long ago");
+    assert_eq!(walk_at(&engine, later).1, Ok(()));
+    assert_eq!(walk_now(&engine, later), (5, Ok(Walked::Ended)));
+    // What left the memory is not waited for. A look has the system bring it, so that each one needs a new start.
+    let blob = File::open(blob_file(&dir)).expect("opens");
+    blob.sync_all().expect("syncs");
+    let cold = (0..10).any(|_| {
+        rustix::fs::fadvise(&blob, 0, None, Advice::DontNeed).expect("forgets");
+        walk_now(&engine, later) == waits(0)
+    });
+    let tells = read_from_memory(&blob, &mut [0], 0).is_ok();
+    assert!(cold || !tells, "it would have waited");
+    assert_eq!(walk_at(&engine, later).1, Ok(()));
+    assert_eq!(walk_now(&engine, later), (5, Ok(Walked::Ended)));
+    // A change in front of a value is damage for this one, too.
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(blob_file(&dir))
+        .expect("opens");
+    let at = 30 + 2 * 100_036 + 33;
+    file.write_all_at(&[1], at).expect("writes");
+    let (found, walked) = walk_now(&engine, later);
+    let damaged = matches!(walked, Err(EngineError::Corruption(_)));
+    assert!(damaged && found == 2, "{found}, {walked:?}");
+    file.write_all_at(&[0], at).expect("writes");
+    assert_eq!(walk_now(&engine, later), (5, Ok(Walked::Ended)));
+    // What is small, or not in a file yet, would have to be copied.
+    let put = |key: u32, size| {
+        let mut ops = WriteOps::new();
+        ops.put(Family::Log, key.to_be_bytes().to_vec(), vec![1; size]);
+        engine.write(&ops).expect("writes");
+    };
+    put(6, 100_000);
+    assert_eq!(walk_now(&engine, later), waits(5));
+    engine.settle(false);
+    put(3, FILE_VALUE_BYTES as usize - 1);
+    engine.settle(false);
+    assert_eq!(walk_at(&engine, later).1, Ok(()));
+    assert_eq!(walk_now(&engine, later), waits(3));
+}
+
+#[test]
+fn who_does_not_wait_is_given_a_few_hundred_values_at_once() {
+    let dir = TempDir::new("blobs-many-now");
+    let values = vec![vec![3; FILE_VALUE_BYTES as usize]; MOST_AT_ONCE + 1];
+    let engine = filled(&dir, &values);
+    let now = Duration::from_secs(1);
+    assert_eq!(walk_at(&engine, now).1, Ok(()));
+    let most = (MOST_AT_ONCE, Ok(Walked::Waits));
+    let found = walk_now(&engine, now);
+    // Where the file system does not tell what is in memory, there is none.
+    assert!(
+        found == most || found == (0, Ok(Walked::Waits)),
+        "{found:?}"
     );
 }
