@@ -118,7 +118,7 @@ mod tests {
         let network = NetworkThreads::start(3).expect("threads");
         let tasks = TaskTracker::new();
         let (tell, mut told) = mpsc::unbounded_channel();
-        let mut begin = |number: usize| {
+        let begin = |number: usize| {
             let (end, ended) = oneshot::channel::<()>();
             let tell = tell.clone();
             network.serve(&tasks, async move {

@@ -219,7 +219,7 @@ pub const BROKER_CONFIGS: &[Row] = &[
         .differs("checked at start; Kafka finds out when it creates a topic"),
     Row::new("delete.topic.enable", Boolean, "true", "Whether topics can be deleted."),
     // Limits of connections and requests.
-    Row::new("num.network.threads", Int, "3", "Threads that serve connections and requests.")
+    Row::new("num.network.threads", Int, "3", "Threads that serve connections which produce or fetch, each of them its own; as many serve all others.")
         .bounds(Bounds::AtLeast(1))
         .restart_needed("the threads are started once"),
     Row::new("socket.request.max.bytes", Int, "104857600", "Largest request; its connection is closed above it, and above 104857600 for Produce, 67108864 for JoinGroup and SyncGroup, 8388608 for all others.").bounds(Bounds::AtLeast(1)),

@@ -1,13 +1,14 @@
 //! What a connection promises about order: requests sent without waiting are done and answered in their order, and
 //! a produce that asks for no answer gets none.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use kafka_protocol::messages::{
     ApiVersionsRequest, FetchRequest, ListOffsetsRequest, ProduceRequest,
 };
-use ottla_integration_tests::seed;
 use ottla_integration_tests::wire::{Ticket, Wire};
+use ottla_integration_tests::{Broker, seed};
 
 use crate::requests::{
     LATEST, NONE, Topic, batch, bounds, bounds_are, create, fetch_request, fetched, list_request,
@@ -189,5 +190,45 @@ fn a_failed_produce_with_acks_0_closes_the_connection_as_nothing_else_could_tell
             before
         );
         wire.expect_close();
+    }
+}
+
+/// How often each network thread of the broker waited for something, by its name.
+fn waits_of_network_threads(broker: &Broker) -> BTreeMap<String, u64> {
+    let tasks = format!("/proc/{}/task", broker.process().id());
+    let entries = std::fs::read_dir(tasks).expect("a process of this machine");
+    let waits = entries.filter_map(|entry| {
+        let folder = entry.ok()?.path();
+        let name = std::fs::read_to_string(folder.join("comm")).ok()?;
+        let status = std::fs::read_to_string(folder.join("status")).ok()?;
+        let waits = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        let name = name.trim().to_owned();
+        let is_one = name.starts_with("network-");
+        is_one.then(|| (name, waits.trim().parse().expect("a number")))
+    });
+    waits.collect()
+}
+
+/// Each stays on one thread, whatever else is open: each request was waited for there.
+#[test]
+fn connections_with_records_are_dealt_out_among_the_network_threads() {
+    let (_folder, broker, mut wire) = started("wire-threads", &[("num.network.threads", "2")]);
+    let topic = create(&mut wire, 1, &[]);
+    let before = waits_of_network_threads(&broker);
+    assert_eq!(before.len(), 2, "{before:?}");
+    // They have none, and take no place from those that do.
+    let _others: Vec<_> = (0..3).map(|_| Wire::connect(&broker)).collect();
+    let mut wires = [wire, Wire::connect(&broker)];
+    for _ in 0..200 {
+        for wire in &mut wires {
+            produce(wire, &topic, 0, batch(&["x"]));
+        }
+    }
+    let after = waits_of_network_threads(&broker);
+    for (thread, waits) in after {
+        let more = waits - before[&thread];
+        assert!(more >= 200, "{thread} waited {more} times for 200 requests");
     }
 }
