@@ -29,6 +29,9 @@ struct Thread {
     connections: Arc<AtomicUsize>,
 }
 
+/// Threads that wait for the disk, of all of them together.
+const BLOCKING: usize = 512;
+
 /// One connection of a thread, until it is dropped.
 struct Counted(Arc<AtomicUsize>);
 
@@ -48,7 +51,10 @@ impl NetworkThreads {
         let ends = end.clone().drop_guard();
         let threads = (0..count)
             .map(|number| {
-                let runtime = Builder::new_current_thread().enable_all().build()?;
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .max_blocking_threads((BLOCKING / count).max(1))
+                    .build()?;
                 let handle = runtime.handle().clone();
                 let end = end.clone();
                 std::thread::Builder::new()
