@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use rocksdb::{DBRecoveryMode, Options};
+use rocksdb::{BlockBasedOptions, Cache, DBRecoveryMode, Options};
 use rustix::fs::{Mode, OFlags};
 
 /// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
@@ -24,6 +24,9 @@ const FIRST_LEVEL_BYTES: u64 = 8 << 20;
 
 /// A file of keys below the newest ones, in bytes.
 const KEY_FILE_BYTES: u64 = 1 << 20;
+
+/// Keys in memory, of what was read lately, for reads that do not wait: those of 10 GB in batches of 64 KiB.
+const KEY_CACHE_BYTES: usize = 8 << 20;
 
 /// Values from this size on go to blob files, so that compaction and retention touch keys only.
 const MIN_BLOB_BYTES: u64 = 1024;
@@ -131,6 +134,9 @@ pub(super) fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     db.set_target_file_size_base(KEY_FILE_BYTES);
     db.set_keep_log_file_num(4);
     db.set_max_open_files(512);
+    let mut tables = BlockBasedOptions::default();
+    tables.set_block_cache(&Cache::new_lru_cache(KEY_CACHE_BYTES));
+    db.set_block_based_table_factory(&tables);
     db
 }
 

@@ -1,9 +1,10 @@
 //! What a fetch reads, and the room that it takes until the client has it.
 //!
-//! Called by `fetch.rs`, which decides whether it is enough. What can be had without waiting is read first and never blocks: from
-//! memory, or of what stays in its file where it lies. The rest is read off the async workers. Every batch in memory of an answer counts, also one that is there anyway: it stays allocated
-//! for the client when memory lets go of it; what stays in its file does not. Room is asked for before anything is read from the disk, and a batch that
-//! turns out to be larger is left there until its room is had; whoever waits for room holds none.
+//! Called by `fetch.rs`, which decides whether it is enough. What can be had without waiting is read first and never blocks:
+//! from memory, or of what stays in its file where it lies. The rest is read off the async workers. Every batch in memory of
+//! an answer counts, also one that is there anyway: it stays allocated for the client when memory lets go of it; what stays in
+//! its file does not. Room is asked for before anything is read from the disk, and a batch that turns out to be larger is left
+//! there until its room is had; whoever waits for room holds none.
 
 use std::time::Duration;
 
