@@ -1,5 +1,5 @@
-//! One connection's life: read frames, run them in order, answer in order. Started by `server.rs`, which moves it to a thread
-//! of its own once there is something to produce or fetch.
+//! One connection's life: read frames, run them in order, answer in order. Started by `server.rs`, which moves it to a
+//! network thread once there is something to produce or fetch.
 //!
 //! Order (as clients rely on): only a produce overlaps a produce; any other request begins when all earlier
 //! ones are answered; nothing begins behind a parked fetch. Reading stops at `MAX_IN_FLIGHT` requests or

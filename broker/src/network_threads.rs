@@ -32,10 +32,11 @@ struct Thread {
 /// Threads that wait for the disk, of all of them together.
 const BLOCKING: usize = 512;
 
-/// One connection of a thread, until it is dropped.
-struct Counted(Arc<AtomicUsize>);
+/// Place for one connection on a thread, until it is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<AtomicUsize>);
 
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -77,19 +78,15 @@ impl NetworkThreads {
         })
     }
 
-    /// Has the thread with the fewest connections serve one more, as a task of `tasks`.
-    pub fn serve(
+    /// Has the thread with the fewest connections serve one more, which keeps its place, as a task of `tasks`.
+    pub fn serve<C: Future<Output = ()> + Send + 'static>(
         &self,
         tasks: &TaskTracker,
-        connection: impl Future<Output = ()> + Send + 'static,
+        connection: impl FnOnce(Place) -> C,
     ) {
         let thread = self.least();
-        let counted = Counted(thread.connections.clone());
-        let connection = async move {
-            connection.await;
-            drop(counted);
-        };
-        tasks.spawn_on(connection, &thread.runtime);
+        let place = Place(thread.connections.clone());
+        tasks.spawn_on(connection(place), &thread.runtime);
     }
 
     /// The thread that gets the next connection, which is counted already. In turn where several have as few.
@@ -127,7 +124,8 @@ mod tests {
         let begin = |number: usize| {
             let (end, ended) = oneshot::channel::<()>();
             let tell = tell.clone();
-            network.serve(&tasks, async move {
+            network.serve(&tasks, |place| async move {
+                let _place = place;
                 let here = || std::thread::current().name().map(str::to_owned);
                 let before = here();
                 tell.send((number, before.clone())).expect("heard");
@@ -176,7 +174,7 @@ mod tests {
         let network = NetworkThreads::start(1).expect("a thread");
         let tasks = TaskTracker::new();
         let (held, dropped) = oneshot::channel::<()>();
-        network.serve(&tasks, async move {
+        network.serve(&tasks, |_| async move {
             let _held = held;
             std::future::pending().await
         });

@@ -20,7 +20,7 @@ use crate::Broker;
 use crate::config::{Config, LiveConfig};
 use crate::connection::Connection;
 use crate::metrics::OpenConnection;
-use crate::network_threads::NetworkThreads;
+use crate::network_threads::{NetworkThreads, Place};
 use crate::rate_limit::RateLimit;
 use crate::router::{Listener, Origin};
 
@@ -149,11 +149,12 @@ pub async fn accept(
                     listener: listener.clone(),
                     peer,
                 };
-                let accepted = Accepted::new(stream, origin, counted, stop.clone());
                 let (network, of_network) = (network.clone(), tasks.clone());
+                let stop = stop.clone();
                 tasks.spawn(async move {
+                    let accepted = Accepted::new(stream, origin, counted, stop);
                     if let Some(accepted) = accepted.serve_until_records().await {
-                        network.serve(&of_network, accepted.serve_records());
+                        network.serve(&of_network, |place| accepted.serve_records(place));
                     }
                 });
             }
@@ -177,7 +178,13 @@ struct Accepted {
 }
 
 impl Accepted {
-    fn new(stream: TcpStream, origin: Origin, counted: Counted, stop: CancellationToken) -> Self {
+    /// In a box: a future holds twice what is moved into it.
+    fn new(
+        stream: TcpStream,
+        origin: Origin,
+        counted: Counted,
+        stop: CancellationToken,
+    ) -> Box<Self> {
         let broker = origin.broker.clone();
         let peer = origin.peer;
         let open = broker.metrics.connection(&origin.listener.name);
@@ -200,17 +207,17 @@ impl Accepted {
             .config
             .connections_max_idle_ms
             .map_or(Duration::MAX, Duration::from_millis);
-        Self {
+        Box::new(Self {
             connection: Connection::new(stream, origin, limits, idle, stop),
             broker,
             peer,
             counted,
             _open: open,
-        }
+        })
     }
 
     /// To its end, or until it has something to produce or fetch.
-    async fn serve_until_records(mut self) -> Option<Self> {
+    async fn serve_until_records(mut self: Box<Self>) -> Option<Box<Self>> {
         match self.serve(true).await {
             Some(cause) => self.ended(cause),
             None => return Some(self),
@@ -219,7 +226,7 @@ impl Accepted {
     }
 
     /// To its end, on the thread that it runs on.
-    async fn serve_records(mut self) {
+    async fn serve_records(mut self: Box<Self>, _place: Place) {
         if let Err(error) = self.connection.settle() {
             let peer = self.peer;
             tracing::debug!(%peer, %error, "another thread waits for a connection's socket");

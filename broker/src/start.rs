@@ -229,14 +229,15 @@ pub async fn start(config: Config, env: Env, on_loss: OnLoss) -> Result<Running,
     let threads = broker.config.num_network_threads;
     let network = Arc::new(NetworkThreads::start(threads).map_err(StartError::Thread)?);
     let runtimes: Vec<_> = network.runtimes().cloned().collect();
-    let of_scrub = runtimes.clone();
+    let mut all = runtimes.clone();
+    all.push(tokio::runtime::Handle::current());
     let scrub = Scrub::start(scrub::Parts {
         engine: engine.clone(),
         log: broker.log.clone(),
         partitions: broker.partitions.clone(),
         env,
         interval: broker.config.log_scrub_interval,
-        busy: Box::new(move || scrape::busy(&of_scrub)),
+        busy: Box::new(move || (scrape::busy(&all).0, threads)),
     })
     .map_err(StartError::Thread)?;
     match control::bind(directory.path()) {
@@ -349,6 +350,7 @@ fn open_log(
     let shares = memory::shares(config.memory_budget_bytes);
     let options = RocksOptions {
         write_buffers_bytes: shares.write_buffers,
+        key_cache_bytes: shares.key_cache,
         ..RocksOptions::default()
     };
     let engine =

@@ -22,6 +22,8 @@ pub fn default_budget_bytes() -> u64 {
 pub struct Shares {
     /// RocksDB's write buffers: what was appended and is not in a file yet.
     pub write_buffers: usize,
+    /// Keys that were read lately.
+    pub key_cache: usize,
     /// The newest batches, for consumers at the tail.
     pub tail: usize,
     /// Requests, from the first large piece of their frame until they are worked on.
@@ -41,10 +43,12 @@ pub struct Shares {
 /// comes and goes.
 pub fn shares(budget_bytes: usize) -> Shares {
     let part = budget_bytes / 32;
+    let key_cache = part / 2;
     Shares {
         write_buffers: 16 * part,
+        key_cache,
         tail: 4 * part,
-        requests: 5 * part,
+        requests: 5 * part - key_cache,
         answers: 3 * part,
         replies: part,
         dedupe_buffer: 2 * part,
@@ -99,6 +103,7 @@ mod tests {
         for budget in [LEAST_BUDGET_BYTES, 64 << 20, 256 << 20, MOST_BUDGET_BYTES] {
             let Shares {
                 write_buffers,
+                key_cache,
                 tail,
                 requests,
                 answers,
@@ -106,7 +111,7 @@ mod tests {
                 dedupe_buffer,
                 recompressed,
             } = shares(budget as usize);
-            let spent = write_buffers + tail + requests + answers + replies;
+            let spent = write_buffers + key_cache + tail + requests + answers + replies;
             let spent = spent + dedupe_buffer + recompressed;
             assert!(spent <= budget as usize, "{spent} of {budget}");
             assert!(requests >= 2 << 20, "room for a batch of the usual limit");

@@ -94,9 +94,9 @@ families! {
         "Bytes this process made Linux write to disks, from /proc/self/io.";
 
     REQUEST_HANDLER_IDLE: Gauge "kafka_server_kafkarequesthandlerpool_requesthandleravgidle_percent"
-        "Share of the last minute, 0 to 1, that the threads which serve requests were idle.";
+        "Share of the last minute, 0 to 1, that the network threads were idle, which serve what is produced and fetched.";
     NETWORK_PROCESSOR_IDLE: Gauge "kafka_network_socketserver_networkprocessoravgidle_percent"
-        "The same value: the threads that serve requests also serve the sockets.";
+        "The same value: the threads that serve the sockets also serve the requests.";
 
     // The controller's view.
     ACTIVE_CONTROLLER_COUNT: Gauge "kafka_controller_kafkacontroller_activecontrollercount"

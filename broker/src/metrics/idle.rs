@@ -1,6 +1,6 @@
 //! How idle the threads were, over the last minute.
 //!
-//! Fed with the runtime's total busy time at every scrape, and every few seconds by the metrics listener, so that the
+//! Fed with the network threads' total busy time at every scrape, and every few seconds by the metrics listener, so that the
 //! window is a minute whether or not anybody scrapes. Pure: times come in.
 
 use std::collections::VecDeque;

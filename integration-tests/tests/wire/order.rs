@@ -216,11 +216,13 @@ fn waits_of_network_threads(broker: &Broker) -> BTreeMap<String, u64> {
 fn connections_with_records_are_dealt_out_among_the_network_threads() {
     let (_folder, broker, mut wire) = started("wire-threads", &[("num.network.threads", "2")]);
     let topic = create(&mut wire, 1, &[]);
+    produce(&mut wire, &topic, 0, batch(&["x"]));
+    // It has none, and takes no place from those that do.
+    let mut other = Wire::connect(&broker);
+    bounds(&mut other, &topic, 0);
+    let mut wires = [wire, Wire::connect(&broker)];
     let before = waits_of_network_threads(&broker);
     assert_eq!(before.len(), 2, "{before:?}");
-    // They have none, and take no place from those that do.
-    let _others: Vec<_> = (0..3).map(|_| Wire::connect(&broker)).collect();
-    let mut wires = [wire, Wire::connect(&broker)];
     for _ in 0..200 {
         for wire in &mut wires {
             produce(wire, &topic, 0, batch(&["x"]));

@@ -177,7 +177,8 @@ impl Log {
     }
 
     /// `read_most`, if nothing has to be waited for: from the newest batches, which are in memory, or of those in files where
-    /// the store can tell at once where they lie. Never blocks on the disk. `None`: only `read_most` can tell.
+    /// the store can tell at once where they lie. Blocks on the disk only where the system does not tell that it will. `None`:
+    /// only `read_most` can tell.
     ///
     /// # Errors
     /// As `read`.
@@ -193,6 +194,23 @@ impl Log {
             Held::Stored { end } => {
                 self.read_stored(partition, from, most, (limit, end), Patience::None)
             }
+        }
+    }
+
+    /// `read_now` without any look at the store: from the newest batches alone.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn read_newest(
+        &self,
+        partition: &Partition,
+        from: i64,
+        most: Most,
+        limit: ReadLimit,
+    ) -> Result<Option<Read<Records>>, StorageError> {
+        match self.read_held(partition, from, most, limit)? {
+            Held::Here(read) => Ok(Some(read)),
+            Held::Stored { .. } => Ok(None),
         }
     }
 
@@ -292,7 +310,10 @@ impl Log {
             },
         );
         if scanned == Ok(Walked::Waits) {
-            return Ok(None);
+            return match patience {
+                Patience::None => Ok(None),
+                Patience::Disk => Err(EngineError::Io("the store did not wait".to_owned()).into()),
+            };
         }
         // What lies before the damage is served; whoever goes on behind it hears of it.
         if read.batches.is_empty() {

@@ -17,7 +17,7 @@ fn what_can_be_read_at_once_is_what_who_waits_would_read() {
     let seed = 77;
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let dir = TempDir::new("reads-now");
+    let dir = TempDir::on_disk("reads-now");
     let engine = Arc::new(RocksEngine::open(dir.path(), &RocksOptions::default()).expect("opens"));
     let clock = Arc::new(TestClock(AtomicI64::new(1_000)));
     let log = Log::open(engine.clone(), 1, clock, Arc::new(NoObserver)).expect("opens");
@@ -46,7 +46,7 @@ fn what_can_be_read_at_once_is_what_who_waits_would_read() {
     }
     engine.settle(false);
     let end = partition.offsets().log_end;
-    let (mut at_once, mut waits) = (0, 0);
+    let (mut at_once, mut waits, mut in_files) = (0, 0, 0);
     for _ in 0..3_000 {
         let from = rng.i64(-1..end + 2);
         let most = Most {
@@ -63,7 +63,11 @@ fn what_can_be_read_at_once_is_what_who_waits_would_read() {
         let waited = log.read_most(&partition, from, most, limit);
         let waited = waited.and_then(Read::in_memory);
         let now = match now {
-            Ok(Some(now)) => now.in_memory(),
+            Ok(Some(now)) => {
+                let is_in_file = |batch: &&Records| matches!(batch, Records::File(_));
+                in_files += now.batches.iter().filter(is_in_file).count();
+                now.in_memory()
+            }
             Ok(None) => {
                 waits += 1;
                 continue;
@@ -78,6 +82,7 @@ fn what_can_be_read_at_once_is_what_who_waits_would_read() {
         );
         at_once += 1;
     }
+    assert!(in_files > 1_000, "{in_files} batches");
     assert!(
         at_once > 1_000 && waits > 100,
         "{at_once} at once, {waits} not"

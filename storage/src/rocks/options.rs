@@ -25,9 +25,6 @@ const FIRST_LEVEL_BYTES: u64 = 8 << 20;
 /// A file of keys below the newest ones, in bytes.
 const KEY_FILE_BYTES: u64 = 1 << 20;
 
-/// Keys in memory, of what was read lately, for reads that do not wait: those of 10 GB in batches of 64 KiB.
-const KEY_CACHE_BYTES: usize = 8 << 20;
-
 /// Values from this size on go to blob files, so that compaction and retention touch keys only.
 const MIN_BLOB_BYTES: u64 = 1024;
 
@@ -54,6 +51,8 @@ const RATE_PERIOD_US: i64 = 4_000;
 pub struct RocksOptions {
     /// Bytes for all write buffers of the log.
     pub write_buffers_bytes: usize,
+    /// Bytes for keys that were read lately, for reads that do not wait: 6 MiB are those of 8 GB in batches of 64 KiB.
+    pub key_cache_bytes: usize,
     /// Threads for flushes and compactions; RocksDB gives a quarter of them to flushes. One flush alone waits for the disk
     /// and for the processor in turn, and writes wait for it.
     pub background_jobs: i32,
@@ -63,6 +62,7 @@ impl Default for RocksOptions {
     fn default() -> Self {
         Self {
             write_buffers_bytes: 192 << 20,
+            key_cache_bytes: 6 << 20,
             background_jobs: 12,
         }
     }
@@ -135,7 +135,7 @@ pub(super) fn log_options(options: &RocksOptions, direct_io: bool) -> Options {
     db.set_keep_log_file_num(4);
     db.set_max_open_files(512);
     let mut tables = BlockBasedOptions::default();
-    tables.set_block_cache(&Cache::new_lru_cache(KEY_CACHE_BYTES));
+    tables.set_block_cache(&Cache::new_lru_cache(options.key_cache_bytes));
     db.set_block_based_table_factory(&tables);
     db
 }

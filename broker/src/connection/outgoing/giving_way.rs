@@ -1,6 +1,6 @@
 //! Large answers offer the processor to others in between, while somebody appends: sending megabytes keeps a thread busy
 //! for milliseconds, and an append goes through several threads, each of which would wait that long. Used by `outgoing.rs`;
-//! it waits for nobody. Where only readers are it lets them go on for long: giving way often costs a sixth of what they read.
+//! it waits for nobody. Where only readers are it lets them go on for longer: others of the thread are looked for now and then.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// Offered after each piece that brings what was written to so much, in bytes; and to so much where nobody appended lately.
 const OFFER_BYTES: usize = 64 << 10;
-const ALONE_BYTES: usize = 4 << 20;
+const ALONE_BYTES: usize = 1 << 20;
 
 /// After an append others are expected for so long.
 const LATELY: Duration = Duration::from_millis(100);

@@ -79,14 +79,16 @@ pub(super) struct Readings {
 /// Where a read looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// Where nothing has to be waited for.
+    /// At the newest batches, which are in memory.
+    Newest,
+    /// Also at the store, where nothing has to be waited for.
     Now,
     /// At the disk, where it must.
     Store,
 }
 
-/// Partitions of an answer that may be looked up in the store without waiting: each takes tens of microseconds, in which other
-/// tasks of the thread wait.
+/// Partitions with data of one fetch, at most, that may be looked up in the store without waiting: each takes tens of
+/// microseconds, in which others wait for the thread.
 const LOOKS: usize = 16;
 
 /// How a read over all targets went.
@@ -109,17 +111,23 @@ pub(super) async fn read_all(
     left: Duration,
 ) -> (Vec<Target>, Readings) {
     let (log, answers) = (&ctx.broker.log, &ctx.broker.answers);
-    let has_data = targets.iter().any(|target| match &target.found {
+    let has_data = |target: &&Target| match &target.found {
         Ok((_, partition)) => limit.end(&partition.offsets()) > target.wanted.offset,
         Err(_) => false,
-    });
-    let Some(max_bytes) = max_bytes.filter(|_| has_data) else {
+    };
+    let with_data = targets.iter().filter(has_data).take(LOOKS + 1).count();
+    let Some(max_bytes) = max_bytes.filter(|_| with_data > 0) else {
         let outcomes = read_nothing(log, &targets, limit);
         return (targets, outcomes);
     };
     let too_little = if left.is_zero() { 0 } else { min_bytes };
     let sizes = (too_little, max_bytes);
-    if let Some(readings) = read_now(log, answers, &targets, limit, sizes) {
+    let source = if with_data > LOOKS {
+        Source::Newest
+    } else {
+        Source::Now
+    };
+    if let Some(readings) = read_now(log, answers, (&targets, source), limit, sizes) {
         return (targets, readings);
     }
     // Apart, so that a fetch that waits for news is no larger for it.
@@ -139,7 +147,7 @@ fn read_nothing(log: &Log, targets: &[Target], limit: ReadLimit) -> Readings {
 fn read_now(
     log: &Log,
     answers: &Room,
-    targets: &[Target],
+    (targets, source): (&[Target], Source),
     limit: ReadLimit,
     (too_little, max_bytes): (usize, usize),
 ) -> Option<Readings> {
@@ -147,7 +155,7 @@ fn read_now(
         bytes: max_bytes,
         first: usize::MAX,
     };
-    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, all, Source::Now) else {
+    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, all, source) else {
         return None;
     };
     let held = memory_bytes_of(&outcomes);
@@ -175,7 +183,7 @@ fn read_now(
         bytes: max_bytes.min(less),
         first: less,
     };
-    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, most, Source::Now) else {
+    let Turn::Read(outcomes) = read_in_turn(log, targets, limit, most, source) else {
         return None;
     };
     if let Some(room) = &mut room {
@@ -277,7 +285,6 @@ fn read_in_turn(
     source: Source,
 ) -> Turn {
     let mut left = most;
-    let mut looks = 0;
     let mut outcomes = Vec::with_capacity(targets.len());
     for target in targets {
         let wanted = &target.wanted;
@@ -291,12 +298,6 @@ fn read_in_turn(
         let Some(outcome) = read_one(log, partition, wanted, limit, left, source) else {
             return Turn::Waits;
         };
-        if outcome.memory_bytes() < outcome.bytes {
-            looks += 1;
-            if source == Source::Now && looks > LOOKS {
-                return Turn::Waits;
-            }
-        }
         if outcome.bytes > 0 {
             left.bytes = left.bytes.saturating_sub(outcome.bytes);
             left.first = 0;
@@ -343,6 +344,7 @@ fn read_one(
     let from = wanted.offset;
     let read = match source {
         Source::Store => log.read_most(partition, from, most, limit),
+        Source::Newest => log.read_newest(partition, from, most, limit).transpose()?,
         Source::Now => log.read_now(partition, from, most, limit).transpose()?,
     };
     let Read {
