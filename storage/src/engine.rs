@@ -244,7 +244,7 @@ impl From<EngineError> for Untaken {
     }
 }
 
-/// How a walk ends that it ended.
+/// How a walk ends where its visitor was not given a value.
 impl From<Untaken> for Result<Walked, EngineError> {
     fn from(untaken: Untaken) -> Self {
         match untaken {
