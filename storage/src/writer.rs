@@ -1,6 +1,7 @@
 //! Group commit. One thread owns the order: it plans appends of all partitions as they come, writes them in
 //! that order, and hands what must be durable to a second thread that syncs. So writing and syncing overlap,
-//! and one sync serves all partitions and connections that wrote before it began.
+//! and one sync serves all partitions and connections that wrote before it began. Where there is little to sync, syncs are
+//! short, and nothing else is to be done, it syncs itself: waking a thread costs half as much as such a sync.
 //!
 //! Here are the commands and the appends of leaders; the thread that syncs has `writer/syncer.rs`, rare changes have
 //! `writer/changes.rs` and `writer/front.rs`. Started by `log.rs`; nothing else changes a log. Invariants:
@@ -10,12 +11,14 @@
 
 mod changes;
 mod cleaning;
+mod commands;
 mod front;
 mod syncer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -23,7 +26,8 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::changes::{create_now, stored_next_handle};
 pub(crate) use self::front::{Advance, Erase};
 pub(crate) use self::syncer::Shared;
-use self::syncer::sync_loop;
+use self::commands::Commands;
+use self::syncer::{Synced, sync_loop};
 use crate::engine::WriteOps;
 use crate::error::{EngineError, StorageError};
 use crate::keys::PartitionId;
@@ -171,6 +175,8 @@ struct Writer {
     /// Whether a log start was moved since the writer's last sync.
     starts_unsynced: bool,
     arrivals: Arrivals,
+    /// So long it waits for more before it syncs what is written.
+    held_until: Option<Duration>,
 }
 
 impl Writer {
@@ -180,11 +186,13 @@ impl Writer {
             group: Group::default(),
             starts_unsynced: false,
             arrivals: Arrivals::new(tail_bytes),
+            held_until: None,
         }
     }
 
-    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        while let Some(first) = commands.blocking_recv() {
+    fn run(mut self, commands: mpsc::Receiver<Command>) {
+        let mut commands = Commands::new(commands);
+        while let Some(first) = self.next_command(&mut commands) {
             let mut next = Some(first);
             let mut taken = 0;
             while let Some(command) = next.take() {
@@ -200,10 +208,34 @@ impl Writer {
                 }
                 self.perform(command);
                 if taken < GROUP_COMMANDS {
-                    next = commands.try_recv().ok();
+                    next = commands.try_next();
                 }
             }
-            self.write_group();
+            self.write_last(commands.is_empty());
+        }
+    }
+
+    /// The next command, `None` once there are none any more. What is held back for more is synced in time.
+    fn next_command(&mut self, commands: &mut Commands) -> Option<Command> {
+        while let Some(until) = self.held_until {
+            let wait = until.saturating_sub(self.shared.clock.monotonic());
+            if !wait.is_zero()
+                && let Some(command) = commands.next_within(wait)
+            {
+                return Some(command);
+            }
+            self.held_until = None;
+            let synced = self.shared.sync_held();
+            self.hold(synced);
+        }
+        commands.next()
+    }
+
+    /// Waits for more as long as is worth it after a sync.
+    fn hold(&mut self, synced: Option<Synced>) {
+        if let Some(synced) = synced {
+            let now = self.shared.clock.monotonic();
+            self.held_until = synced.patience.map(|patience| now + patience);
         }
     }
 
@@ -220,8 +252,11 @@ impl Writer {
             }
             return;
         }
-        // Everything else sees a log without plans in flight.
+        // Everything else sees a log without plans in flight, and may take long.
         self.write_group();
+        if self.held_until.take().is_some() {
+            self.shared.hand_over();
+        }
         // A reply nobody waits for any more is no failure, here and below.
         match command {
             Command::Append { .. } | Command::Close { .. } => {}
@@ -343,6 +378,11 @@ impl Writer {
 
     /// Writes what is planned, commits what needs no sync, and hands the rest to the syncer.
     fn write_group(&mut self) {
+        self.write_last(false);
+    }
+
+    /// The same; if nothing else is to be done, the writer may sync itself.
+    fn write_last(&mut self, idle: bool) {
         let group = std::mem::take(&mut self.group);
         if group.touched.is_empty() {
             return;
@@ -385,8 +425,9 @@ impl Writer {
             complete(done);
         }
         self.arrivals.make_room();
-        self.shared
-            .queue_sync(group.touched, group.ops.bytes(), flush_ms);
+        let bytes = group.ops.bytes();
+        let synced = self.shared.queue_sync(group.touched, bytes, flush_ms, idle);
+        self.hold(synced);
         if self.shared.failure().is_some_and(|error| {
             // The syncer failed meanwhile and may have missed those who were parked since.
             self.shared.fail(&error);

@@ -192,12 +192,13 @@ fn produce(env: Env, at: &At, load: &Load, read_back: bool, then_consume: bool) 
     let mut produced = running.drain()?;
     let gigabytes = produced.bytes as f64 / 1e9;
     println!(
-        "{:.1} MB/s, {:.0} requests/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
+        "{:.1} MB/s, {:.0} requests/s, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, worst {:.1} ms",
         gigabytes * 1e3 / produced.seconds,
         produced.requests as f64 / produced.seconds,
         produced.latency.ms(0.5),
         produced.latency.ms(0.99),
         produced.latency.ms(0.999),
+        produced.latency.ms(1.0),
     );
     println!(
         "CPU seconds per GB: load {:.2}, broker {:.2}",

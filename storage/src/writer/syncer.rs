@@ -1,7 +1,7 @@
 //! The thread that syncs, and what it shares with the writer and the readers. One sync serves all partitions that
-//! were written before it began.
+//! were written before it began. What is little and soon synced the writer syncs itself.
 //!
-//! Called by `writer.rs` (`queue_sync`), its rare changes (`write_durably`) and `log.rs`; it never writes. What waits for a
+//! Called by `writer.rs` (`queue_sync`, `sync_held`, `hand_over`), its rare changes (`write_durably`) and `log.rs`; it never writes. What waits for a
 //! sync, and when it begins, stands in `syncer/queue.rs`. A sync is credited only with what had been written before it began,
 //! and never once the store has failed. A failed sync is never tried again, whatever its reason: the system may have dropped
 //! what it could not write, and tells so once.
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
-use self::queue::{Ends, Last, Queue, Woken};
+use self::queue::{Ends, Last, Queue, Round, Woken};
 use super::Touched;
 use crate::engine::{Engine, WriteOps};
 use crate::error::{EngineError, StorageError};
@@ -173,9 +173,56 @@ impl Shared {
         self.queue.close();
     }
 
-    /// Hands over what was written with one write of `bytes`.
-    pub(super) fn queue_sync(&self, touched: Vec<Touched>, bytes: usize, flush_ms: i64) {
-        self.queue.add(touched, bytes, flush_ms);
+    /// Hands over what was written with one write of `bytes`. If a writer that is `idle` synced it at once, that is told: how
+    /// long it had better wait for more before `sync_held`.
+    pub(super) fn queue_sync(
+        &self,
+        touched: Vec<Touched>,
+        bytes: usize,
+        flush_ms: i64,
+        idle: bool,
+    ) -> Option<Synced> {
+        let round = self.queue.add(touched, bytes, flush_ms, idle)?;
+        Some(self.sync_round(round))
+    }
+
+    /// Syncs what was held back for more, unless the syncer had better do so; whether it did is told as above.
+    pub(super) fn sync_held(&self) -> Option<Synced> {
+        self.queue.waited().map(|round| self.sync_round(round))
+    }
+
+    /// The syncer takes what was held back for more.
+    pub(super) fn hand_over(&self) {
+        self.queue.hand_over();
+    }
+
+    /// The writer syncs.
+    fn sync_round(&self, round: Round) -> Synced {
+        match self.sync_written(round.written) {
+            Ok(took) => Synced {
+                patience: self.queue.synced(Last {
+                    wanted: round.wanted,
+                    took,
+                }),
+            },
+            Err(error) => {
+                self.fail_sync(&error);
+                Synced { patience: None }
+            }
+        }
+    }
+
+    /// Makes durable what was `written`, and says so; how long the sync took.
+    fn sync_written(&self, written: Ends) -> Result<Duration, EngineError> {
+        let began = self.clock.monotonic();
+        self.engine.sync()?;
+        let took = self.clock.monotonic().saturating_sub(began);
+        // If another thread's sync failed meanwhile, this one's success is worth nothing.
+        if self.failure().is_none() {
+            self.observer.synced(took);
+            credit(written);
+        }
+        Ok(took)
     }
 }
 
@@ -183,6 +230,12 @@ pub(super) fn refuse(waiting: Vec<AppendWaiter>, error: &StorageError) {
     for waiter in waiting {
         waiter.pending.complete(waiter.index, Err(error.clone()));
     }
+}
+
+/// The writer synced what waited.
+pub(super) struct Synced {
+    /// How long it had better wait for more before it syncs again, if that long.
+    pub(super) patience: Option<Duration>,
 }
 
 /// What was written before the engine told this number of its journal.
@@ -193,9 +246,9 @@ struct Aging {
 
 pub(super) fn sync_loop(shared: &Shared) {
     let mut aging: Option<Aging> = None;
-    let mut last = Last::default();
+    let mut last = None;
     loop {
-        let round = shared.queue.next_round(last);
+        let round = shared.queue.next_round(last.take());
         let mut written = round.written;
         if round.woken == Woken::Due {
             // What nobody waits for has two turns of half its time: at the first one its place in the journal is noted,
@@ -227,22 +280,15 @@ pub(super) fn sync_loop(shared: &Shared) {
         if written.is_empty() || shared.check().is_err() {
             continue;
         }
-        let began = shared.clock.monotonic();
-        if let Err(error) = shared.engine.sync() {
-            shared.syncer_failed(&error);
-            continue;
+        match shared.sync_written(written) {
+            Ok(took) => {
+                last = Some(Last {
+                    wanted: round.wanted,
+                    took,
+                });
+            }
+            Err(error) => shared.syncer_failed(&error),
         }
-        if shared.check().is_err() {
-            // The writer's own sync failed meanwhile: this one's success is worth nothing.
-            continue;
-        }
-        let took = shared.clock.monotonic().saturating_sub(began);
-        shared.observer.synced(took);
-        last = Last {
-            wanted: round.wanted,
-            took,
-        };
-        credit(written);
     }
 }
 

@@ -1,7 +1,9 @@
 //! What waits for the syncer: how far partitions were written, who waits for a sync of it, and when there is enough of it.
 //!
-//! Filled by the writer, emptied by the syncer (`syncer.rs`), which holds a sync back while those who were just answered come
-//! again: each sync begins with a page that the one before it wrote, so that fewer syncs write less. It never syncs.
+//! Filled by the writer. Emptied by the syncer (`syncer.rs`), so that writing goes on meanwhile; or, where syncs are short, by a
+//! writer that has nothing else to do, which need not wake another thread. Both hold a sync back while those who were just
+//! answered come again: each sync begins with a page that the one before it wrote, so that fewer syncs write less. It never
+//! syncs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -17,6 +19,12 @@ const ENOUGH_BYTES: usize = 64 << 10;
 
 /// The longest time that a sync is held back for more.
 const MOST_PATIENCE: Duration = Duration::from_micros(500);
+
+/// So many batches take longer to come again.
+const MANY: usize = 8;
+
+/// The writer syncs itself as long as the last sync took no longer: what needs none waits for it.
+const SHORT_SYNC: Duration = Duration::from_millis(1);
 
 pub(super) type Ends = HashMap<Handle, Written>;
 
@@ -45,6 +53,10 @@ struct Waiting {
     deadline: Option<Duration>,
     /// Half of the shortest time that anything in `written` has.
     half: Duration,
+    /// Whether the syncer is at work.
+    syncing: bool,
+    /// How long the last sync took; zero if nobody knows.
+    took: Duration,
     closing: bool,
 }
 
@@ -57,6 +69,8 @@ impl Waiting {
             enough: 1,
             deadline: None,
             half: Duration::MAX,
+            syncing: false,
+            took: Duration::ZERO,
             closing: false,
         }
     }
@@ -64,6 +78,32 @@ impl Waiting {
     /// Whether a sync is wanted that is not worth waiting with.
     fn is_enough(&self) -> bool {
         self.wanted >= self.enough || self.bytes >= ENOUGH_BYTES
+    }
+
+    /// Whether a writer that is idle had better sync by itself.
+    fn is_little(&self) -> bool {
+        let short = !self.took.is_zero() && self.took <= SHORT_SYNC;
+        short && !self.syncing && !self.closing && self.bytes < ENOUGH_BYTES
+    }
+
+    /// What the writer is to sync. What aged stays the syncer's, and so does when it is due.
+    fn take_little(&mut self, now: Duration) -> Option<Round> {
+        let deadline = self.deadline;
+        let round = self.take(now);
+        self.deadline = deadline;
+        round
+    }
+
+    /// Notes a sync that is over; how long the next one is held back.
+    fn synced(&mut self, last: Last) -> Duration {
+        let patience = last.patience();
+        self.took = last.took;
+        self.enough = if patience.is_zero() {
+            1
+        } else {
+            (last.wanted + self.wanted).max(1)
+        };
+        patience
     }
 
     /// Has the syncer wake up after `wait` at the latest; whether that is sooner than it would.
@@ -130,9 +170,15 @@ pub(super) struct Last {
 }
 
 impl Last {
-    /// No longer than half a sync: whoever is not answered sooner gets that back when the next one is not waited for.
+    /// No longer than half a sync, or where many were answered than one: whoever is not answered sooner gets that back when
+    /// the next one is not waited for.
     fn patience(&self) -> Duration {
-        (self.took / 2).min(MOST_PATIENCE)
+        let most = if self.wanted < MANY {
+            self.took / 2
+        } else {
+            self.took
+        };
+        most.min(MOST_PATIENCE)
     }
 }
 
@@ -145,8 +191,15 @@ impl Queue {
         }
     }
 
-    /// Hands over what was written with one write of `bytes`; nobody waits for it longer than `flush_ms`.
-    pub(super) fn add(&self, touched: Vec<Touched>, bytes: usize, flush_ms: i64) {
+    /// Hands over what was written with one write of `bytes`; nobody waits for it longer than `flush_ms`. A writer that is
+    /// `idle` may get it back, with all that waits, to sync it.
+    pub(super) fn add(
+        &self,
+        touched: Vec<Touched>,
+        bytes: usize,
+        flush_ms: i64,
+        idle: bool,
+    ) -> Option<Round> {
         let wanted = touched.iter().filter(|touched| touched.needs_sync).count();
         let mut waiting = lock(&self.waiting);
         let mut any = false;
@@ -167,18 +220,51 @@ impl Queue {
             entry.end = entry.end.max(touched.end);
         }
         if !any {
-            return;
+            return None;
         }
         waiting.wanted += wanted;
         waiting.bytes += bytes;
         let half = Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0)) / 2;
         waiting.half = waiting.half.min(half);
-        let sooner = waiting.due_within(self.clock.monotonic(), half);
-        let wake = sooner || (wanted > 0 && waiting.is_enough());
+        let now = self.clock.monotonic();
+        let enough = wanted > 0 && waiting.is_enough();
+        if enough && idle && waiting.is_little() {
+            return waiting.take_little(now);
+        }
+        let sooner = waiting.due_within(now, half);
         drop(waiting);
-        if wake {
+        if sooner || enough {
             self.queued.notify_one();
         }
+        None
+    }
+
+    /// The writer's sync is over; how long it had better wait for more, unless what comes is enough.
+    pub(super) fn synced(&self, last: Last) -> Option<Duration> {
+        let mut waiting = lock(&self.waiting);
+        let patience = waiting.synced(last);
+        (waiting.enough > 1).then_some(patience)
+    }
+
+    /// The writer waited for more and is idle: what is it to sync?
+    pub(super) fn waited(&self) -> Option<Round> {
+        let mut waiting = lock(&self.waiting);
+        waiting.enough = 1;
+        if waiting.wanted == 0 {
+            return None;
+        }
+        if waiting.is_little() {
+            return waiting.take_little(self.clock.monotonic());
+        }
+        drop(waiting);
+        self.queued.notify_one();
+        None
+    }
+
+    /// The writer cannot wait for more: the syncer takes what there is.
+    pub(super) fn hand_over(&self) {
+        lock(&self.waiting).enough = 1;
+        self.queued.notify_one();
     }
 
     /// Has the syncer look again after `wait`.
@@ -206,24 +292,22 @@ impl Queue {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits until there is something to do.
-    pub(super) fn next_round(&self, last: Last) -> Round {
+    /// Waits until the syncer has something to do. `last` is the sync that it comes from, if any.
+    pub(super) fn next_round(&self, last: Option<Last>) -> Round {
         let mut waiting = lock(&self.waiting);
-        let patience = last.patience();
-        waiting.enough = if patience.is_zero() {
-            1
-        } else {
-            (last.wanted + waiting.wanted).max(1)
-        };
+        waiting.syncing = false;
+        let mut patience = last
+            .map(|last| waiting.synced(last))
+            .filter(|_| waiting.enough > 1);
         loop {
             let now = self.clock.monotonic();
             if let Some(round) = waiting.take(now) {
+                waiting.syncing = true;
                 return round;
             }
             let until_due = waiting.deadline.map(|due| due.saturating_sub(now));
             // Nobody wakes this thread for less than what is enough.
-            let patient = (waiting.enough > 1).then_some(patience);
-            let Some(wait) = until_due.into_iter().chain(patient).min() else {
+            let Some(wait) = until_due.into_iter().chain(patience).min() else {
                 let waited = self.queued.wait(waiting);
                 waiting = waited.unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -231,7 +315,7 @@ impl Queue {
             let waited = self.queued.wait_timeout(waiting, wait);
             let (back, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             waiting = back;
-            if waited.timed_out() {
+            if waited.timed_out() && patience.take().is_some() {
                 waiting.enough = 1;
             }
         }
