@@ -1,7 +1,7 @@
 //! The log over the engine in memory: order, commits, syncs, crashes, truncation, look-ups.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,30 @@ impl Clock for TestClock {
 
     fn monotonic(&self) -> Duration {
         Duration::from_millis(self.now_ms() as u64)
+    }
+}
+
+/// The same clock, and each look at it takes ten microseconds: how long syncs take is known then, and that it is short.
+pub(crate) struct TickingClock {
+    clock: Arc<TestClock>,
+    looks: AtomicU64,
+}
+
+impl TickingClock {
+    pub(crate) fn new(clock: Arc<TestClock>) -> Arc<Self> {
+        let looks = AtomicU64::new(0);
+        Arc::new(Self { clock, looks })
+    }
+}
+
+impl Clock for TickingClock {
+    fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    fn monotonic(&self) -> Duration {
+        let looks = self.looks.fetch_add(1, Ordering::SeqCst);
+        self.clock.monotonic() + Duration::from_micros(10 * looks)
     }
 }
 

@@ -37,10 +37,14 @@ struct Turn {
     hold: Option<At>,
     stands: Option<At>,
     fail: bool,
+    /// Syncs that began.
+    begun: u64,
 }
 
-#[derive(Default)]
 pub(super) struct Gate {
+    clock: Arc<TestClock>,
+    /// How far a sync moves the clock.
+    sync_ms: AtomicI64,
     turns: Mutex<[Turn; 2]>,
     moved: Condvar,
     fail_get: AtomicBool,
@@ -54,13 +58,21 @@ impl Gated {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             engine: Arc::new(MemoryEngine::new()),
-            between: Gate::default(),
+            between: Gate {
+                clock: Arc::new(TestClock(AtomicI64::new(1_000))),
+                sync_ms: AtomicI64::new(0),
+                turns: Mutex::default(),
+                moved: Condvar::new(),
+                fail_get: AtomicBool::new(false),
+                after_batches: Mutex::default(),
+                visited_by_writer: AtomicU64::new(0),
+            },
         })
     }
 
     /// A log on this store with the partition `id`.
     pub(super) fn bench(self: &Arc<Self>, id: PartitionId) -> Bench {
-        let clock = Arc::new(TestClock(AtomicI64::new(1_000)));
+        let clock = self.between.clock.clone();
         let log = Log::open(self.clone(), 1, clock, Arc::new(NoObserver)).expect("opens");
         let partition = block(log.create(vec![id])).expect("creates").remove(0);
         Bench {
@@ -68,6 +80,11 @@ impl Gated {
             log,
             partition,
         }
+    }
+
+    /// Syncs of the log's threads take so long from now on; nobody knows how long, if nothing.
+    pub(super) fn syncs_take(&self, ms: i64) {
+        self.between.sync_ms.store(ms, Ordering::SeqCst);
     }
 
     /// The next read of one key finds damage.
@@ -94,6 +111,13 @@ impl Gated {
     /// The thread's next sync fails, at its end.
     pub(super) fn fail_sync(&self, who: Who) {
         self.between.turn(who, |turn| turn.fail = true);
+    }
+
+    /// How many syncs the thread has begun.
+    pub(super) fn begun(&self, who: Who) -> u64 {
+        let mut begun = 0;
+        self.between.turn(who, |turn| begun = turn.begun);
+        begun
     }
 
     /// Waits until the thread stands at `at`.
@@ -138,8 +162,11 @@ impl Between for Gate {
             Some("ottla-syncer") => Who::Syncer,
             _ => return engine.sync(),
         };
+        self.turn(who, |turn| turn.begun += 1);
         self.pass(who, At::Begin);
         let synced = engine.sync();
+        let took = self.sync_ms.load(Ordering::SeqCst);
+        self.clock.0.fetch_add(took, Ordering::SeqCst);
         self.pass(who, At::End);
         let mut fail = false;
         self.turn(who, |turn| fail = std::mem::take(&mut turn.fail));

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_protocol::batch::BatchBuilder;
+use ottla_protocol::batch::{BatchBuilder, BatchHeader};
 
 use super::gate::{At, Gated, Who};
 use crate::compaction::CompactionConfig;
 use crate::engine::{Family, Start};
 use crate::keys::{self, PartitionId};
-use crate::log::{CleanerLimits, Log, Partition};
+use crate::log::{AppendEntry, CleanerLimits, Log, Partition};
 use crate::log_tests::{Bench, ID, block, plain};
 use crate::partition::LogConfig;
 use crate::retention::Policy;
@@ -75,6 +75,151 @@ fn a_sync_that_a_truncation_overtakes_is_not_credited_to_what_was_written_since(
     assert_eq!((offsets.log_end, offsets.fsynced_end), (4, 1));
     store.hold(Who::Syncer, None);
     assert!(block(waiting).expect("answered")[0].is_ok());
+}
+
+/// A bench whose writer syncs by itself, since syncs are known to be short and the syncer has nothing to do. From then on
+/// a sync of the syncer does not begin.
+fn syncing_writer(store: &Arc<Gated>) -> Bench {
+    store.syncs_take(1);
+    let bench = store.bench(ID);
+    let before = store.begun(Who::Writer);
+    // The first sync is the syncer's, which answers some time before it is idle again.
+    for _ in 0..1_000_000 {
+        bench.appended(plain(1));
+        if store.begun(Who::Writer) > before {
+            store.hold(Who::Syncer, At::Begin);
+            return bench;
+        }
+    }
+    panic!("the writer never syncs");
+}
+
+/// Appends a batch to each partition with one request.
+fn append_to_all(bench: &Bench, partitions: &[Arc<Partition>]) {
+    let entries = partitions.iter().map(|partition| {
+        let bytes = plain(1);
+        AppendEntry {
+            partition: partition.clone(),
+            header: BatchHeader::parse(&bytes).expect("a batch"),
+            bytes: bytes.into(),
+            leader_epoch: partition.offsets().leader_epoch,
+        }
+    });
+    let answers = block(bench.log.append(entries.collect(), Acks::All)).expect("open");
+    for answer in block(answers).expect("answered") {
+        answer.expect("appended");
+    }
+}
+
+#[test]
+fn little_that_is_soon_synced_needs_no_other_thread() {
+    let store = Gated::new();
+    let bench = syncing_writer(&store);
+    let (syncer, writer) = (store.begun(Who::Syncer), store.begun(Who::Writer));
+    for _ in 0..100 {
+        let end = bench.appended(plain(1)) + 1;
+        assert_eq!(bench.offsets().fsynced_end, end);
+    }
+    assert_eq!(store.begun(Who::Syncer), syncer);
+    assert_eq!(store.begun(Who::Writer), writer + 100);
+    store.hold(Who::Syncer, None);
+}
+
+#[test]
+fn syncs_that_take_long_or_nobody_knows_how_long_are_the_syncers() {
+    for ms in [0, 2, 50] {
+        let store = Gated::new();
+        store.syncs_take(ms);
+        let bench = store.bench(ID);
+        let before = store.begun(Who::Writer);
+        for _ in 0..200 {
+            bench.appended(plain(1));
+        }
+        assert_eq!(store.begun(Who::Writer), before, "{ms} ms");
+    }
+}
+
+#[test]
+fn fewer_than_were_answered_together_are_synced_by_the_writer_after_a_while() {
+    let store = Gated::new();
+    let bench = syncing_writer(&store);
+    let other = block(bench.log.create(vec![OTHER]))
+        .expect("creates")
+        .remove(0);
+    let both = [bench.partition.clone(), other];
+    for _ in 0..100 {
+        let begun = store.begun(Who::Writer);
+        append_to_all(&bench, &both);
+        assert_eq!(store.begun(Who::Writer), begun + 1, "one sync for both");
+        // Two are waited for now.
+        bench.appended(plain(1));
+        assert_eq!(store.begun(Who::Writer), begun + 2);
+    }
+    store.hold(Who::Syncer, None);
+}
+
+#[test]
+fn what_waits_for_more_is_handed_over_before_anything_that_may_take_long() {
+    let store = Gated::new();
+    let bench = syncing_writer(&store);
+    let other = block(bench.log.create(vec![OTHER]))
+        .expect("creates")
+        .remove(0);
+    store.hold(Who::Syncer, None);
+    let both = [bench.partition.clone(), other];
+    let before = store.begun(Who::Syncer);
+    // Whether the writer waits for more when the command comes is a matter of half a millisecond.
+    for _ in 0..100_000 {
+        append_to_all(&bench, &both);
+        let waiting = bench.submit(plain(1), Acks::All);
+        block(bench.log.create(vec![OTHER])).expect("is there");
+        block(waiting)
+            .expect("answered")
+            .remove(0)
+            .expect("appended");
+        if store.begun(Who::Syncer) > before {
+            return;
+        }
+    }
+    panic!("the syncer never gets anything");
+}
+
+#[test]
+fn what_is_much_is_the_syncers_so_that_writing_goes_on() {
+    let store = Gated::new();
+    let bench = syncing_writer(&store);
+    let value = vec![7; 64 << 10];
+    let much = BatchBuilder::new(1)
+        .record(1, Some(b"much"), Some(&value), &[])
+        .build();
+    let waiting = bench.submit(much, Acks::All);
+    store.wait_until(Who::Syncer, At::Begin);
+    let another = bench.submit(plain(1), Acks::All);
+    block(bench.log.create(vec![OTHER])).expect("the writer is free");
+    store.hold(Who::Syncer, None);
+    for answers in [waiting, another] {
+        block(answers)
+            .expect("answered")
+            .remove(0)
+            .expect("appended");
+    }
+}
+
+#[test]
+fn a_failed_sync_of_the_writer_fails_what_waits_for_it_and_all_that_follows() {
+    let store = Gated::new();
+    let bench = syncing_writer(&store);
+    let before = bench.offsets();
+    store.fail_sync(Who::Writer);
+    assert!(bench.append(plain(1)).is_err());
+    assert!(bench.append(plain(1)).is_err(), "it is never tried again");
+    let offsets = bench.offsets();
+    assert_eq!(
+        (offsets.fsynced_end, offsets.high_watermark),
+        (before.fsynced_end, before.high_watermark)
+    );
+    store.hold(Who::Syncer, None);
+    assert!(block(bench.log.close()).is_err());
 }
 
 // The system tells a failed fsync once. Whoever syncs after the other thread was told is told of a success that

@@ -17,8 +17,8 @@ use super::store::{Life, Store};
 use crate::directory::TempDir;
 use crate::error::{EngineError, StorageError};
 use crate::keys::PartitionId;
-use crate::log::{AppendAnswers, AppendEntry, Log, NoObserver};
-use crate::log_tests::{TestClock, block};
+use crate::log::{AppendAnswers, AppendEntry, Clock, Log, NoObserver};
+use crate::log_tests::{TestClock, TickingClock, block};
 use crate::memory::MemoryEngine;
 use crate::partition::{Appended, LogConfig};
 use crate::waiters::Acks;
@@ -50,6 +50,8 @@ pub(super) struct World {
     pub(super) rng: fastrand::Rng,
     pub(super) store: Store,
     pub(super) clock: Arc<TestClock>,
+    /// Whether the log sees time pass during a sync, and so syncs on the writer's thread, too.
+    pub(super) ticking: bool,
     pub(super) life: Arc<Life>,
     pub(super) log: Log,
     pub(super) models: Vec<Model>,
@@ -62,7 +64,7 @@ pub(super) struct World {
     pub(super) cleaning: Option<Cleaner>,
 }
 
-/// Runs `steps` random steps.
+/// Runs `steps` random steps; with every other seed the writer may sync itself.
 pub(super) fn run_in_memory(seed: u64, steps: usize) {
     World::new(seed, Store::Memory(Arc::new(MemoryEngine::new()))).run(steps);
 }
@@ -72,8 +74,13 @@ pub(super) fn run_on_rocks(seed: u64, steps: usize) {
     World::new(seed, Store::Rocks(TempDir::new("crash-world"))).run(steps);
 }
 
-pub(super) fn open(life: &Arc<Life>, clock: &Arc<TestClock>) -> Log {
-    Log::open(life.clone(), 1, clock.clone(), Arc::new(NoObserver)).expect("opens")
+pub(super) fn open(life: &Arc<Life>, clock: &Arc<TestClock>, ticking: bool) -> Log {
+    let clock: Arc<dyn Clock> = if ticking {
+        TickingClock::new(clock.clone())
+    } else {
+        clock.clone()
+    };
+    Log::open(life.clone(), 1, clock, Arc::new(NoObserver)).expect("opens")
 }
 
 fn fits(expected: &Expected, result: &Result<Appended, StorageError>) -> bool {
@@ -108,13 +115,15 @@ impl World {
     fn new(seed: u64, store: Store) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(1_000)));
         let life = store.begin();
-        let log = open(&life, &clock);
+        let ticking = seed % 2 == 1;
+        let log = open(&life, &clock, ticking);
         let created = block(log.create((0..PARTITIONS).map(id_of).collect())).expect("creates");
         let greatest = created.iter().map(|held| held.handle().0).max();
         Self {
             rng: fastrand::Rng::with_seed(seed),
             store,
             clock,
+            ticking,
             life,
             log,
             models: created.into_iter().map(Model::new).collect(),
@@ -148,7 +157,8 @@ impl World {
             76..78 => self.lead(),
             78..79 => self.expire(),
             79..81 => self.advance_clock(),
-            81..84 if in_memory => self.hold(),
+            // A writer that syncs writes nothing meanwhile.
+            81..84 if in_memory && !self.ticking => self.hold(),
             84..86 if in_memory => self.fault(),
             81..86 => self.store_settles(),
             86..94 => self.change(),

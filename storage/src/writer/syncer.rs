@@ -23,7 +23,7 @@ use crate::waiters::{AppendWaiter, complete, lock};
 
 mod queue;
 
-/// How long the writer may take to tell of a failed write whose consequence the syncer has met.
+/// How long whoever wrote may take to tell of a failed write whose consequence a sync has met.
 const WRITER_TELLS: Duration = Duration::from_secs(1);
 
 /// Of what nobody waits for, so much is rather flushed than synced, in bytes: it is written once then.
@@ -110,9 +110,9 @@ impl Shared {
         });
     }
 
-    /// The syncer's sync failed. If it only says that a write did so before, the writer is about to say with what:
-    /// a full disk is no reason to end the process.
-    fn syncer_failed(&self, error: &EngineError) {
+    /// A sync of what was appended failed. If it only says that a write did so before, the thread that wrote is about to say
+    /// with what: a full disk is no reason to end the process.
+    fn append_sync_failed(&self, error: &EngineError) {
         if matches!(error, EngineError::Failed(_)) {
             self.queue
                 .wait_while(WRITER_TELLS, || self.failure().is_none());
@@ -206,7 +206,7 @@ impl Shared {
                 }),
             },
             Err(error) => {
-                self.fail_sync(&error);
+                self.append_sync_failed(&error);
                 Synced { patience: None }
             }
         }
@@ -287,7 +287,7 @@ pub(super) fn sync_loop(shared: &Shared) {
                     took,
                 });
             }
-            Err(error) => shared.syncer_failed(&error),
+            Err(error) => shared.append_sync_failed(&error),
         }
     }
 }

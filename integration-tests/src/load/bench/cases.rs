@@ -10,6 +10,7 @@ use super::broker::{Flush, Kit, Launch, Product, Server};
 use super::disk::forget_cached;
 use super::figures::Figures;
 use super::settings::Settings;
+use super::standstill::Standstill;
 use crate::load::admin::{
     connection_rate, create_topic, ready_topic, wait_for_leaders, write_once,
 };
@@ -25,6 +26,8 @@ const MANY_PARTITIONS: i32 = 1_000;
 const CONSUMED_BYTES: u64 = 2_000_000_000;
 /// Offsets of each partition that count as its tail: 6 MB of 1 KiB records.
 const TAIL: i64 = 6_000;
+/// How long at most the disk completed nothing of what it had, while a produce load was measured.
+pub(super) const DISK_STOOD_STILL: &str = "disk stood still ms";
 /// How long a started broker rests before its idle memory is looked at.
 const REST: Duration = Duration::from_secs(3);
 
@@ -155,9 +158,11 @@ impl Stage<'_> {
         let target = self.ready(&server, producing.partitions)?;
         let mut running = Running::start(self.kit.env, &target, &producing.load(self.seed()))?;
         running.warm_up(self.settings.warm_up)?;
+        let disk = Standstill::watch(self.kit.env, &server.data())?;
         let (own, broker) = (Usage::own_cpu_seconds()?, server.usage()?);
         running.measure(self.settings.length, self.settings.most_bytes)?;
         let (own_after, broker_after) = (Usage::own_cpu_seconds()?, server.usage()?);
+        let still = disk.map(Standstill::finish).transpose()?;
         let mut produced = match flush {
             Flush::Relaxed => running.drain()?,
             Flush::Fsynced => running.break_off(|| server.kill())?,
@@ -167,7 +172,7 @@ impl Stage<'_> {
         }
         let gigabytes = produced.bytes as f64 / 1e9;
         let seconds = produced.seconds;
-        let rows = [
+        let mut rows = vec![
             ("MB/s", gigabytes * 1e3 / seconds),
             ("requests/s", produced.requests as f64 / seconds),
             ("p50 ms", produced.latency.ms(0.5)),
@@ -185,6 +190,7 @@ impl Stage<'_> {
             ),
             ("peak RSS MB", broker_after.peak_resident as f64 / 1e6),
         ];
+        rows.extend(still.map(|still| (DISK_STOOD_STILL, still.as_secs_f64() * 1e3)));
         self.add(producing.case, product, flush, &rows);
         let mut line = line(&rows);
         if flush == Flush::Fsynced {

@@ -11,6 +11,7 @@ pub mod figures;
 pub mod machine;
 pub mod report;
 pub mod settings;
+pub mod standstill;
 
 use std::io;
 

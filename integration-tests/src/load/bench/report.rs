@@ -3,7 +3,7 @@
 //! Every ratio is Ottla's median over Kafka's. A dash stands for what was not measured.
 
 use super::broker::{Flush, Product};
-use super::cases::PRODUCING;
+use super::cases::{DISK_STOOD_STILL, PRODUCING};
 use super::figures::Figures;
 use crate::load::failed;
 
@@ -43,6 +43,7 @@ pub fn markdown(figures: &Figures, facts: &Facts) -> String {
             ("p99 ms", false),
             ("p99.9 ms", false),
             ("worst ms", false),
+            (DISK_STOOD_STILL, false),
             ("CPU s/GB", false),
             ("load CPU s/GB", false),
             ("written/received", false),

@@ -162,7 +162,7 @@ pub(super) struct Round {
 }
 
 /// How the last sync went, by which the next one is held back.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Last {
     /// Batches that were answered.
     pub(super) wanted: usize,
@@ -323,46 +323,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MICROS: fn(u64) -> Duration = Duration::from_micros;
-
-    #[test]
-    fn a_sync_is_held_back_for_half_of_the_last_one_and_never_for_long() {
-        let patience = |micros| {
-            let took = MICROS(micros);
-            Last { wanted: 3, took }.patience()
-        };
-        assert_eq!(Last::default().patience(), Duration::ZERO);
-        assert_eq!(patience(200), MICROS(100));
-        assert_eq!(patience(20_000), MOST_PATIENCE);
-    }
-
-    #[test]
-    fn as_many_as_there_were_or_much_is_enough() {
-        let mut waiting = Waiting::new();
-        (waiting.wanted, waiting.enough) = (2, 3);
-        assert!(waiting.take(Duration::ZERO).is_none());
-        waiting.bytes = ENOUGH_BYTES;
-        assert!(waiting.is_enough());
-        (waiting.bytes, waiting.wanted) = (0, 3);
-        let round = waiting.take(Duration::ZERO).expect("it is enough");
-        assert_eq!((round.woken, round.wanted), (Woken::Wanted, 3));
-        assert!(waiting.take(Duration::ZERO).is_none(), "it was taken");
-    }
-
-    #[test]
-    fn what_nobody_waits_for_is_due_in_time_and_somebody_waiting_goes_with_it() {
-        let mut waiting = Waiting::new();
-        assert!(waiting.due_within(MICROS(10), MICROS(500)));
-        assert!(!waiting.due_within(MICROS(20), MICROS(500)));
-        assert!(waiting.take(MICROS(509)).is_none());
-        let round = waiting.take(MICROS(510)).expect("it is due");
-        assert_eq!(round.woken, Woken::Due);
-        assert!(waiting.due_within(MICROS(600), MICROS(500)));
-        (waiting.wanted, waiting.enough) = (1, 9);
-        let round = waiting.take(MICROS(1_100)).expect("it is due");
-        assert_eq!((round.woken, round.wanted), (Woken::Wanted, 1));
-    }
-}
+mod tests;
