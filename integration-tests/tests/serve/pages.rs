@@ -45,10 +45,13 @@ fn metrics_carry_the_names_of_dashboards_with_right_values() {
     write.stdin("one\ntwo\nthree\n").succeed();
     let read = kcat(&broker).args(["-C", "-t", "spot", "-p", "1", "-o", "1", "-e", "-q"]);
     assert_eq!(read.succeed().lines(), ["two", "three"]);
-    // An answer's sending is recorded when it is written, which its reader need not wait for.
+    // An answer's sending is recorded when it is written, which its reader need not wait for; and a client that is gone is
+    // noticed a little later.
     let sent = "kafka_network_requestmetrics_totaltimems_count{request=\"Produce\"}";
+    let connections = "kafka_server_socket_server_metrics_connection_count{listener=\"PLAINTEXT\",networkProcessor=\"0\"}";
     let page = metrics_when(port, sent, |page| {
         sample(page, sent).is_some_and(|count| count >= 1.0)
+            && sample(page, connections) == Some(0.0)
     });
 
     let advertised = broker.bootstrap();
@@ -127,10 +130,7 @@ fn metrics_carry_the_names_of_dashboards_with_right_values() {
             1.0,
         ),
         ("kafka_log_logmanager_offlinelogdirectorycount", 0.0),
-        (
-            "kafka_server_socket_server_metrics_connection_count{listener=\"PLAINTEXT\",networkProcessor=\"0\"}",
-            0.0,
-        ),
+        (connections, 0.0),
         ("kafka_server_kafkaserver_brokerstate", 3.0),
         ("kafka_brokers", 1.0),
         (&broker_info, 1.0),
