@@ -9,8 +9,9 @@ use rustix::fs::{Mode, OFlags};
 /// One write buffer of the `log` database. Its size hardly matters; the number sheds bursts and bounds recovery.
 pub(super) const WRITE_BUFFER_BYTES: usize = 32 << 20;
 
-/// Write-ahead logs that are kept to be used again; more become free at once only where flushes were behind.
-pub(super) const RECYCLED_LOGS: usize = 4;
+/// Write-ahead logs that are kept to be used again; more become free at once only where flushes were behind. Each is written
+/// by the system every half a minute where nobody syncs it.
+pub(super) const RECYCLED_LOGS: usize = 3;
 
 /// So many of the newest files of keys are compacted together.
 const KEY_FILES_TO_COMPACT: i32 = 8;
