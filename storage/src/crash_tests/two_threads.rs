@@ -94,6 +94,12 @@ fn syncing_writer(store: &Arc<Gated>) -> Bench {
     panic!("the writer never syncs");
 }
 
+/// The bench's partition and another one.
+fn two_partitions(bench: &Bench) -> [Arc<Partition>; 2] {
+    let other = block(bench.log.create(vec![OTHER])).expect("creates");
+    [bench.partition.clone(), other[0].clone()]
+}
+
 /// Appends a batch to each partition with one request.
 fn append_to_all(bench: &Bench, partitions: &[Arc<Partition>]) {
     let entries = partitions.iter().map(|partition| {
@@ -143,10 +149,7 @@ fn syncs_that_take_long_or_nobody_knows_how_long_are_the_syncers() {
 fn fewer_than_were_answered_together_are_synced_by_the_writer_after_a_while() {
     let store = Gated::new();
     let bench = syncing_writer(&store);
-    let other = block(bench.log.create(vec![OTHER]))
-        .expect("creates")
-        .remove(0);
-    let both = [bench.partition.clone(), other];
+    let both = two_partitions(&bench);
     for _ in 0..100 {
         let begun = store.begun(Who::Writer);
         append_to_all(&bench, &both);
@@ -162,21 +165,20 @@ fn fewer_than_were_answered_together_are_synced_by_the_writer_after_a_while() {
 fn what_waits_for_more_is_handed_over_before_anything_that_may_take_long() {
     let store = Gated::new();
     let bench = syncing_writer(&store);
-    let other = block(bench.log.create(vec![OTHER]))
-        .expect("creates")
-        .remove(0);
+    let both = two_partitions(&bench);
     store.hold(Who::Syncer, None);
-    let both = [bench.partition.clone(), other];
     let before = store.begun(Who::Syncer);
     // Whether the writer waits for more when the command comes is a matter of half a millisecond.
     for _ in 0..100_000 {
         append_to_all(&bench, &both);
-        let waiting = bench.submit(plain(1), Acks::All);
+        let mut waiting = bench.submit(plain(1), Acks::All);
         block(bench.log.create(vec![OTHER])).expect("is there");
-        block(waiting)
-            .expect("answered")
-            .remove(0)
-            .expect("appended");
+        let mut looks = 0_u64;
+        while waiting.try_recv().is_err() {
+            std::thread::yield_now();
+            looks += 1;
+            assert!(looks < 50_000_000, "nobody syncs it");
+        }
         if store.begun(Who::Syncer) > before {
             return;
         }

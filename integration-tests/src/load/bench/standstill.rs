@@ -76,18 +76,18 @@ fn parse(text: &str) -> Option<(u64, u64)> {
 
 #[derive(Default)]
 struct Seen {
-    completed: u64,
-    /// When something was completed last, or nothing was on its way.
-    moved: Duration,
+    /// So many were completed when something was last, or nothing was on its way, and when that was.
+    moved: Option<(u64, Duration)>,
     longest: Duration,
 }
 
 impl Seen {
     fn look(&mut self, now: Duration, completed: u64, in_flight: u64) {
-        if completed == self.completed && in_flight > 0 {
-            self.longest = self.longest.max(now - self.moved);
-        } else {
-            (self.completed, self.moved) = (completed, now);
+        match self.moved {
+            Some((before, since)) if before == completed && in_flight > 0 => {
+                self.longest = self.longest.max(now - since);
+            }
+            _ => self.moved = Some((completed, now)),
         }
     }
 }
@@ -111,6 +111,8 @@ mod tests {
     #[test]
     fn a_disk_stands_still_while_it_completes_nothing_of_what_it_has() {
         let mut seen = Seen::default();
+        seen.look(MS(990), 0, 1);
+        assert_eq!(seen.longest, Duration::ZERO, "nobody looked before");
         seen.look(MS(1_000), 5, 0);
         seen.look(MS(1_010), 5, 0);
         assert_eq!(seen.longest, Duration::ZERO, "it has nothing to do");

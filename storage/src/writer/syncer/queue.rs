@@ -48,7 +48,8 @@ struct Waiting {
     bytes: usize,
     /// Batches among it whose sync somebody waits for.
     wanted: usize,
-    /// So many of them are worth waking up for.
+    /// So many of them are worth waking up for. It is more than one only while one of the two threads waits for more and
+    /// looks again in time: nobody wakes it for less.
     enough: usize,
     deadline: Option<Duration>,
     /// Half of the shortest time that anything in `written` has.
@@ -129,6 +130,8 @@ impl Waiting {
             return None;
         };
         self.deadline = None;
+        // Whoever takes it waits for nothing any more.
+        self.enough = 1;
         Some(Round {
             woken,
             written: std::mem::take(&mut self.written),

@@ -50,6 +50,20 @@ fn what_the_writer_takes_does_not_change_when_the_syncer_is_due() {
 }
 
 #[test]
+fn what_is_due_while_more_is_waited_for_ends_the_wait() {
+    let mut waiting = Waiting::new();
+    let took = MICROS(200);
+    waiting.synced(Last { wanted: 5, took });
+    assert_eq!(waiting.enough, 5);
+    assert!(waiting.due_within(MICROS(10), MICROS(0)));
+    let round = waiting.take(MICROS(10)).expect("it is due");
+    assert_eq!((round.woken, round.wanted), (Woken::Due, 0));
+    // The syncer may find nothing to sync, and waits for the next one then.
+    waiting.wanted = 1;
+    assert!(waiting.is_enough(), "nobody looks at it in time");
+}
+
+#[test]
 fn as_many_as_there_were_or_much_is_enough() {
     let mut waiting = Waiting::new();
     (waiting.wanted, waiting.enough) = (2, 3);
