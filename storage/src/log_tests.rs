@@ -31,17 +31,11 @@ impl Clock for TestClock {
     }
 }
 
-/// The same clock, and each look at it takes ten microseconds: how long syncs take is known then, and that it is short.
+/// The same clock, and each of the `looks` at it takes ten microseconds: how long syncs take is known then, and that it is
+/// short.
 pub(crate) struct TickingClock {
-    clock: Arc<TestClock>,
-    looks: AtomicU64,
-}
-
-impl TickingClock {
-    pub(crate) fn new(clock: Arc<TestClock>) -> Arc<Self> {
-        let looks = AtomicU64::new(0);
-        Arc::new(Self { clock, looks })
-    }
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) looks: Arc<AtomicU64>,
 }
 
 impl Clock for TickingClock {

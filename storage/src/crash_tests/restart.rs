@@ -56,7 +56,7 @@ impl World {
         }
         drop(life);
         self.life = self.store.begin();
-        self.log = open(&self.life, &self.clock, self.ticking);
+        self.log = open(&self.life, &self.clock, self.looks.as_ref());
         self.faulted = false;
         self.recovered(power_cut, change);
     }
